@@ -1,0 +1,190 @@
+"""The command line: ``nan-callbacks demo | events | check-env``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from nan_callbacks import __version__
+from nan_callbacks.core.events import describe, read_events, to_json_line
+from nan_callbacks.demo.arm import Recipe
+from nan_callbacks.demo.faults import FAULTS
+from nan_callbacks.demo.frameworks import FRAMEWORKS
+from nan_callbacks.demo.run import run_demo
+from nan_callbacks.errors import NaNCallbacksError
+
+FAILURE = 2
+"""Exit code when a command cannot be carried out; argparse's own for a wrong command line."""
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 + SIGINT, as shells count."""
+
+REPORTED_DISTRIBUTIONS = (
+    "numpy", "torch", "pytorch-lightning", "lightning", "keras", "tensorflow", "jax", "scikit-learn",
+)  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: The words after ``nan-callbacks``; those of the process if None.
+
+    Returns:
+        The exit code: 0, or 2 after one line on stderr that says what is wrong and what to do.
+    """
+    _survive_narrow_encodings()
+    options = _parser().parse_args(arguments)
+    try:
+        exit_code: int = options.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _reader_has_left()
+    except (NaNCallbacksError, OSError) as error:
+        print(f"nan-callbacks: {error}", file=sys.stderr)
+        return FAILURE
+    except KeyboardInterrupt:
+        print("\nnan-callbacks: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    return exit_code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nan-callbacks", description="Guard, recover and diagnose neural-network training."
+    )
+    parser.add_argument("--version", action="version", version=f"nan-callbacks {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_demo(commands)
+    _add_events(commands)
+    environment = commands.add_parser("check-env", help="list the versions of what the guard works with")
+    environment.set_defaults(run=_check_env)
+    return parser
+
+
+def _add_demo(commands: Any) -> None:
+    demo = commands.add_parser(
+        "demo",
+        help="train with and without the guard, and print what happened",
+        description="Train a small net on real digits while three faults happen, one after the other: "
+        "each one without the guard, with it, and never disturbed.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    recipe = Recipe()
+    demo.add_argument(
+        "--framework", choices=[*FRAMEWORKS, "all"], default=next(iter(FRAMEWORKS)), help="what to train with"
+    )
+    demo.add_argument(
+        "--faults",
+        type=_fault_names,
+        default=",".join(FAULTS),
+        metavar="NAME,NAME",
+        help="which faults, in which order",
+    )
+    demo.add_argument(
+        "--output",
+        type=Path,
+        default=Path("nan_callbacks_demo"),
+        metavar="DIR",
+        help="folder of the events files",
+    )
+    demo.add_argument("--seed", type=_natural, default=recipe.seed, help="seed of data, weights and faults")
+    demo.add_argument("--epochs", type=_positive, default=recipe.epochs, help="epochs of each training run")
+    demo.set_defaults(run=_demo)
+
+
+def _add_events(commands: Any) -> None:
+    events = commands.add_parser("events", help="print an events file, one sentence per event")
+    events.add_argument("file", type=Path, help="a file written by NaNGuard(events_path=...)")
+    events.add_argument("--json", action="store_true", help="print the records, one JSON object a line")
+    events.add_argument("--code", help="only events with this code, for example NAN101")
+    events.set_defaults(run=_events)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    recipe = Recipe(seed=options.seed, epochs=options.epochs)
+    for framework in FRAMEWORKS if options.framework == "all" else (options.framework,):
+        run_demo(framework, options.faults, options.output, recipe, sys.stdout)
+    return 0
+
+
+def _events(options: argparse.Namespace) -> int:
+    try:
+        events = read_events(options.file)
+    except FileNotFoundError:
+        raise NaNCallbacksError(f"there is no events file {options.file}.") from None
+    except ValueError as error:
+        raise NaNCallbacksError(f"this is no events file: {error}") from None
+    if options.code is not None:
+        events = [event for event in events if event.get("code") == options.code.upper()]
+    for event in events:
+        print(to_json_line(event) if options.json else describe(event))
+    if not options.json:
+        kinds = Counter(str(event.get("event", "?")) for event in events)
+        counts = ", ".join(f"{kind} {count}" for kind, count in kinds.items())
+        print(f"{len(events)} event{'' if len(events) == 1 else 's'}{': ' if counts else ''}{counts}")
+    return 0
+
+
+def _check_env(options: argparse.Namespace) -> int:
+    found = {"nan-callbacks": __version__, "python": platform.python_version()}
+    for name in REPORTED_DISTRIBUTIONS:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    width = max(map(len, found))
+    for name, version in found.items():
+        print(f"{name.ljust(width)}  {version}")
+    return 0
+
+
+def _fault_names(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    unknown = [name for name in names if name not in FAULTS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"unknown fault {unknown[0]!r}; choose from {', '.join(FAULTS)}")
+    return names
+
+
+def _natural(text: str) -> int:
+    return _whole_number(text, 0)
+
+
+def _positive(text: str) -> int:
+    return _whole_number(text, 1)
+
+
+def _whole_number(text: str, smallest: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = smallest - 1
+    if number < smallest:
+        raise argparse.ArgumentTypeError(f"must be a whole number >= {smallest}, received {text!r}")
+    return number
+
+
+def _survive_narrow_encodings() -> None:
+    # The sentences hold characters such as σ; where a terminal lacks them, a question mark beats a crash.
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="replace")
+
+
+def _reader_has_left() -> int:
+    # `nan-callbacks events FILE | head`: the rest is not wanted; nothing may be flushed to the closed pipe.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Detectors: each watches one kind of symptom, one observation at a time."""

@@ -1,0 +1,162 @@
+"""LOSS402: the weights were thrown about and the loss has nothing to show for it."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+from nan_callbacks.core.finding import Action, Finding, Severity
+from nan_callbacks.core.limits import Limits
+from nan_callbacks.core.observation import StepObservation
+from nan_callbacks.core.statistics import median, robust_sigma_of_sorted
+
+MARK_STEPS = 16
+"""Accepted steps whose median loss is the level at a mark; also the cadence of the parameter norm."""
+NOW_STEPS = 32
+"""Accepted steps whose median loss is the present level."""
+MARKS = 7
+"""Marks kept, one every 16 steps."""
+GROWTH_MARKS = 2
+"""Marks, 32 steps, within which the weights must have grown."""
+RESPONSE_MARKS = 3
+"""Marks, 48 steps, after which the loss must have responded to the growth."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How much growth of the weights calls for how much progress of the loss."""
+
+    growth: float
+    """Smallest growth of the parameter norm within 32 steps."""
+    ratio: float
+    """Loss level, in multiples of the level before the growth, from which the growth was no progress."""
+    max_spread: float = math.inf
+    """Largest robust standard deviation of the log loss at which a lack of progress could be told from noise: the
+    medians of 16 and 32 values differ by 1.25 * spread * sqrt(1/16 + 1/32) by chance alone."""
+
+
+RULES = (
+    Rule(growth=4.0, ratio=0.75),
+    Rule(growth=1.8, ratio=0.85, max_spread=0.5),
+    Rule(growth=1.4, ratio=5.0),
+)
+"""In benchmarks/healthy, weights that grow by 1.8 within 32 steps bring the loss to 0.65 of its level or less within
+another 32, unless it is too noisy to tell. In benchmarks/faults, a learning rate 10 to 1000 times too high makes them
+grow by 2 to 10^9 and leaves the loss at 0.81 of its level or more."""
+COMPETING_RATIO = 30.0
+"""Multiples of the level for runs with several optimizers: adversaries raise each other's loss by design."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What the run looked like at one moment."""
+
+    norm: float
+    level: float
+
+
+class DivergenceDetector:
+    """Divergence: the parameter norm jumped and, some 50 steps later, the loss is no better or worse than before.
+
+    A loss that rises is no divergence by itself: harder data, an annealed term or an adversary raise it while the
+    weights move at their usual pace. A learning rate that is too high inflates the weights within a few steps, be the
+    loss exploding, stuck at chance level or oscillating; a healthy start inflates them as well, but the loss falls.
+    """
+
+    def __init__(self, action: Action = Action.ROLLBACK) -> None:
+        self.action = action
+        self._losses: deque[float] = deque(maxlen=NOW_STEPS)
+        self._marks: deque[Mark] = deque(maxlen=MARKS)
+        self._suspicious = False
+
+    @property
+    def suspicious(self) -> bool:
+        """Whether the weights have just grown without progress so far; no snapshot becomes trusted meanwhile."""
+        return self._suspicious
+
+    def update(self, observation: StepObservation) -> list[Finding]:
+        """Follow the level of the accepted losses; judge whenever the parameter norm was measured."""
+        if observation.applied and observation.loss is not None and math.isfinite(observation.loss):
+            self._losses.append(observation.loss)
+        norm = observation.param_norm
+        if norm is None or not math.isfinite(norm) or not self._losses:
+            return []
+        self._marks.append(Mark(norm, median(list(self._losses)[-MARK_STEPS:])))
+        level, spread = median(list(self._losses)), self._spread()
+        verdicts = [
+            self._stagnant(index, level, spread, competing=observation.competing)
+            for index in range(len(self._marks) - 1)
+        ]
+        self._suspicious = any(rule is not None for rule in verdicts)
+        for index, rule in enumerate(verdicts[: len(self._marks) - RESPONSE_MARKS]):
+            if rule is not None:
+                return [self._finding(observation, self._marks[index], level, rule)]
+        return []
+
+    def limits(self) -> Limits:
+        """No say about single steps."""
+        return Limits()
+
+    def accept_level(self) -> None:
+        """Start over from the present level."""
+        self._losses.clear()
+        self._marks.clear()
+        self._suspicious = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain state."""
+        return {
+            "losses": list(self._losses),
+            "marks": [[mark.norm, mark.level] for mark in self._marks],
+            "suspicious": self._suspicious,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a state made by :meth:`state_dict`."""
+        self._losses = deque((float(loss) for loss in state["losses"]), maxlen=NOW_STEPS)
+        self._marks = deque((Mark(float(norm), float(level)) for norm, level in state["marks"]), maxlen=MARKS)
+        self._suspicious = bool(state["suspicious"])
+
+    def _spread(self) -> float:
+        if min(self._losses) <= 0:
+            return 0.0  # no log: the level below zero is compared with a margin of its own magnitude instead
+        return robust_sigma_of_sorted(sorted(math.log(loss) for loss in self._losses))
+
+    def _stagnant(self, index: int, level: float, spread: float, *, competing: bool) -> Rule | None:
+        before = self._marks[index]
+        grown = self._marks[min(index + GROWTH_MARKS, len(self._marks) - 1)]
+        if before.norm <= 0:
+            return None
+        for rule in RULES:
+            ratio = max(rule.ratio, COMPETING_RATIO) if competing else rule.ratio
+            big_enough = grown.norm / before.norm >= rule.growth and spread <= rule.max_spread
+            if big_enough and _no_better(level, before.level, ratio):
+                return rule
+        return None
+
+    def _finding(self, seen: StepObservation, before: Mark, level: float, rule: Rule) -> Finding:
+        growth = max(mark.norm for mark in self._marks) / before.norm
+        self.accept_level()
+        return Finding(
+            code="LOSS402",
+            title="divergence",
+            step=seen.step,
+            epoch=seen.epoch,
+            batch_index=seen.batch_index,
+            stream=seen.stream,
+            severity=Severity.ERROR,
+            action=self.action,
+            quantity="loss level",
+            value=level,
+            limit=rule.ratio * before.level,
+            detail=f"was {before.level:.3g} before the parameter norm grew by a factor of {growth:.3g}",
+        )
+
+
+def _no_better(level: float, before: float, ratio: float) -> bool:
+    if before > 0:
+        return level >= ratio * before
+    # Below zero a ratio means nothing: worse by the same share of the magnitude.
+    return level >= before + max(ratio - 1.0, 0.0) * abs(before) and level > before

@@ -1,0 +1,100 @@
+"""Which snapshot is known good. The ledger holds slots and steps, never tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+SLOTS = 2
+"""One trusted snapshot and one on probation: the newest may already hold what is about to be noticed."""
+
+
+@dataclass
+class LedgerEntry:
+    """One snapshot that an adapter holds."""
+
+    slot: int
+    step: int
+    clean_steps: int
+    trusted: bool
+    detectors: dict[str, Any]
+    """State of the detectors when it was taken; a rollback brings it back as well."""
+
+
+class Ledger:
+    """Decides when a snapshot is due, when it has earned trust, and which one a rollback goes to.
+
+    Args:
+        every_n_steps: Attempted steps between snapshots.
+        probation_steps: Clean steps after which a snapshot is trusted.
+    """
+
+    def __init__(self, every_n_steps: int, probation_steps: int) -> None:
+        self.every_n_steps = every_n_steps
+        self.probation_steps = probation_steps
+        self._trusted: LedgerEntry | None = None
+        self._candidate: LedgerEntry | None = None
+
+    def due(self, step: int, *, suspicious: bool) -> bool:
+        """Whether a snapshot should be taken before this step.
+
+        Args:
+            step: The clock.
+            suspicious: True while a detector suspects the present state.
+        """
+        if self._trusted is None:
+            return True
+        return self._candidate is None and step % self.every_n_steps == 0 and not suspicious
+
+    def record(self, step: int, detectors: dict[str, Any]) -> int:
+        """Register a snapshot that is being taken now.
+
+        Args:
+            step: The clock.
+            detectors: State of the detectors at this moment.
+
+        Returns:
+            The slot into which the adapter must write it. The very first one is trusted at once: it is the state
+            that the user began with.
+        """
+        first = self._trusted is None
+        slot = 0 if self._trusted is None else 1 - self._trusted.slot
+        entry = LedgerEntry(slot, step, 0, first, detectors)
+        if first:
+            self._trusted = entry
+        else:
+            self._candidate = entry
+        return slot
+
+    def clean_step(self) -> None:
+        """A step went well; promote the candidate that has survived its probation."""
+        if self._candidate is None:
+            return
+        self._candidate.clean_steps += 1
+        if self._candidate.clean_steps >= self.probation_steps:
+            self._candidate.trusted = True
+            self._trusted, self._candidate = self._candidate, None
+
+    def target(self) -> LedgerEntry | None:
+        """The snapshot to roll back to, None if there is none yet."""
+        return self._trusted
+
+    def discard_candidate(self) -> None:
+        """The state on probation did not hold."""
+        self._candidate = None
+
+    def forget(self) -> None:
+        """The adapter no longer holds any snapshot (a resumed run without saved snapshots)."""
+        self._trusted = self._candidate = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain state."""
+        return {
+            name: None if entry is None else dict(vars(entry))
+            for name, entry in (("trusted", self._trusted), ("candidate", self._candidate))
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a state made by :meth:`state_dict`."""
+        self._trusted = LedgerEntry(**state["trusted"]) if state["trusted"] else None
+        self._candidate = LedgerEntry(**state["candidate"]) if state["candidate"] else None

@@ -1,0 +1,60 @@
+"""Limits: what the next step must stay under for its update to reach the weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Published by the core before a step, compared by the adapter's gate inside the step."""
+
+    max_loss: float = math.inf
+    max_grad_norm: float = math.inf
+    max_statistics_jump: float = math.inf
+    admit_non_finite_loss: bool = False
+    """Whether a non-finite loss alone, with finite gradients inside the limits, lets the update through."""
+    admit_non_finite_gradients: bool = False
+    """Whether non-finite gradients pass. Only when the user asked to observe and nothing more."""
+    closed: bool = False
+    """Nothing passes any more: the guard has given up and the trainer has not stopped yet."""
+
+    def admits(self, loss: float | None, grad_norm: float | None, statistics_jump: float | None = None) -> bool:
+        """Decide whether an update with these numbers may reach the weights.
+
+        This is the reference for every gate: a gate inside a compiled step must select exactly what this selects.
+
+        Args:
+            loss: Raw loss of the step, None if unknown.
+            grad_norm: Global L2 gradient norm, None if there are no gradients.
+            statistics_jump: Growth factor of the running variances in this step, None if there are none.
+
+        Returns:
+            True if the update may be applied.
+        """
+        if self.closed:
+            return False
+        if grad_norm is not None:
+            if not math.isfinite(grad_norm):
+                return self.admit_non_finite_gradients
+            if grad_norm > self.max_grad_norm:
+                return False
+        if statistics_jump is not None and statistics_jump > self.max_statistics_jump:
+            return False
+        if loss is None:
+            return True
+        if not math.isfinite(loss):
+            return self.admit_non_finite_loss
+        return loss <= self.max_loss
+
+    def tightened(self, other: Limits) -> Limits:
+        """Combine with another detector's limits: the stricter number wins, a permission needs only one voice."""
+        return Limits(
+            max_loss=min(self.max_loss, other.max_loss),
+            max_grad_norm=min(self.max_grad_norm, other.max_grad_norm),
+            max_statistics_jump=min(self.max_statistics_jump, other.max_statistics_jump),
+            admit_non_finite_loss=self.admit_non_finite_loss or other.admit_non_finite_loss,
+            admit_non_finite_gradients=self.admit_non_finite_gradients or other.admit_non_finite_gradients,
+            closed=self.closed or other.closed,
+        )

@@ -1,0 +1,142 @@
+"""Monitor: the one object that every adapter drives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nan_callbacks.core.config import GuardConfig
+from nan_callbacks.core.decision import Decision
+from nan_callbacks.core.finding import Action
+from nan_callbacks.core.ledger import Ledger
+from nan_callbacks.core.limits import Limits
+from nan_callbacks.core.observation import StepObservation
+from nan_callbacks.core.policy import Policy
+from nan_callbacks.core.stream import Stream
+
+PARAM_NORM_EVERY_N_STEPS = 16
+"""Steps between measurements of the parameter norm; costs a sixteenth of a gradient norm (benchmarks/overhead.py)."""
+
+STATE_VERSION = 1
+
+
+class Monitor:
+    """Observes steps, publishes limits, decides.
+
+    An adapter calls, for every attempted optimizer step: :meth:`snapshot_is_due` before the step (and takes a
+    snapshot into :meth:`snapshot_slot` if it is), :meth:`limits` for the gate, :meth:`observe` with what was
+    measured. It then does what the decision says. The same observations give the same limits and decisions in every
+    framework.
+
+    Args:
+        config: The user's settings.
+    """
+
+    def __init__(self, config: GuardConfig) -> None:
+        self.config = config
+        self.step = 0
+        self.ledger = Ledger(config.snapshot_every_n_steps, config.probation_steps)
+        self.policy = Policy(config, self.ledger)
+        self._streams: dict[int, Stream] = {}
+
+    @property
+    def lr_scale(self) -> float:
+        """Scale that the learning rate must have, relative to the user's own schedule."""
+        return self.policy.learning_rate.scale
+
+    def limits(self, stream: int = 0) -> Limits:
+        """What the next step of an optimizer must stay under.
+
+        Args:
+            stream: Index of the optimizer.
+        """
+        if self.policy.gave_up:
+            return Limits(closed=True)
+        return self._stream(stream).limits()
+
+    def wants_param_norm(self) -> bool:
+        """Whether the coming observation should carry the parameter norm."""
+        return self.step % PARAM_NORM_EVERY_N_STEPS == 0
+
+    def snapshot_is_due(self) -> bool:
+        """Whether a snapshot should be taken before the coming step."""
+        suspicious = any(stream.suspicious for stream in self._streams.values())
+        return not self.policy.gave_up and self.ledger.due(self.step, suspicious=suspicious)
+
+    def snapshot_slot(self) -> int:
+        """Register the snapshot that is being taken now.
+
+        Returns:
+            The slot into which the adapter must write it.
+        """
+        return self.ledger.record(self.step, self._detectors_state())
+
+    def observe(self, observation: StepObservation) -> Decision:
+        """Judge one attempted step and decide about it.
+
+        Args:
+            observation: What was measured. Its ``step`` must be :attr:`step`.
+
+        Returns:
+            What the adapter must do.
+        """
+        self.step = observation.step + 1
+        stream = self._stream(observation.stream)
+        decision = self.policy.decide(observation, stream.update(observation))
+        if decision.level_accepted:
+            for each in self._streams.values():
+                each.accept_level()
+        if decision.action is Action.ROLLBACK:
+            self._rewind_detectors()
+        return decision
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain state: numbers, strings, booleans, None, lists and dicts."""
+        return {
+            "version": STATE_VERSION,
+            "step": self.step,
+            "policy": self.policy.state_dict(),
+            "ledger": self.ledger.state_dict(),
+            "streams": self._detectors_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any], *, snapshots_kept: bool = True) -> None:
+        """Take over a state made by :meth:`state_dict`.
+
+        Args:
+            state: The state.
+            snapshots_kept: False if the adapter does not hold the snapshots that the state speaks of.
+
+        Raises:
+            ValueError: If the state was written by a version that this one cannot read.
+        """
+        if state.get("version") != STATE_VERSION:
+            raise ValueError(
+                f"expected a monitor state of version {STATE_VERSION}, received {state.get('version')!r}; "
+                "resume with the version of nan-callbacks that wrote the checkpoint."
+            )
+        self.step = int(state["step"])
+        self.policy.load_state_dict(state["policy"])
+        self.ledger.load_state_dict(state["ledger"])
+        if not snapshots_kept:
+            self.ledger.forget()
+        self._load_detectors(state["streams"])
+
+    def _stream(self, index: int) -> Stream:
+        if index not in self._streams:
+            self._streams[index] = Stream(self.config)
+        return self._streams[index]
+
+    def _rewind_detectors(self) -> None:
+        target = self.ledger.target()
+        if target is not None:
+            for index, stream in self._streams.items():
+                stream.rewind(target.detectors.get(str(index)))
+
+    def _detectors_state(self) -> dict[str, Any]:
+        # Keys are strings so that the state survives JSON.
+        return {str(index): stream.state_dict() for index, stream in self._streams.items()}
+
+    def _load_detectors(self, states: dict[str, Any]) -> None:
+        self._streams.clear()
+        for index, state in states.items():
+            self._stream(int(index)).load_state_dict(state)

@@ -1,0 +1,161 @@
+"""The escalation ladder: skip the step, roll back and cut the learning rate, stop. With a budget at every rung."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from nan_callbacks.core.config import GuardConfig
+from nan_callbacks.core.decision import Decision
+from nan_callbacks.core.finding import Action, Finding
+from nan_callbacks.core.learning_rate import LearningRateScale
+from nan_callbacks.core.ledger import Ledger
+from nan_callbacks.core.observation import StepObservation
+
+BUDGET_STEPS = 100
+"""Attempted steps over which the share of dropped ones is judged."""
+BUDGET_MIN_STEPS = 20
+"""Attempted steps below which a share means nothing."""
+PROGRESS_STEPS = 200
+"""Applied steps after a rollback that count as progress: two snapshots have been taken and trusted meanwhile at the
+default cadence, so a further rollback goes to a newer state."""
+
+SPIKES = frozenset({"GRAD201", "LOSS401", "ACT301"})
+"""Findings about finite values: harder data can cause them as well as a broken state."""
+
+
+class Policy:
+    """Turns findings and history into one decision per step.
+
+    A dropped step leaves the state as it was, so what matters is whether the *state* or the *data* is at fault:
+
+    - A batch that holds NaN or Inf itself is the data's fault: it is skipped and never leads to a rollback.
+    - ``max_consecutive_skips`` other drops in a row make the state suspect: rollback and a cut of the learning rate.
+    - If finite spikes go on at once from the restored, known-good state, the state was not at fault: the data have
+      changed. The new level is accepted and the cut undone.
+    """
+
+    def __init__(self, config: GuardConfig, ledger: Ledger) -> None:
+        self.config = config
+        self.ledger = ledger
+        self.learning_rate = LearningRateScale(config.lr_factor, config.lr_recovery_steps)
+        self._recent_drops: deque[bool] = deque(maxlen=BUDGET_STEPS)
+        self._consecutive_skips = 0
+        self._only_spikes = True
+        self._rollbacks = 0
+        self._applied_since_rollback = 0
+        self.gave_up = False
+
+    def decide(self, seen: StepObservation, findings: list[Finding]) -> Decision:
+        """Decide about one observed step."""
+        proposed = max((finding.action for finding in findings), default=Action.OBSERVE)
+        self._recent_drops.append(not seen.applied and bool(findings))
+        if self.gave_up:
+            return self._decision(Action.OBSERVE, findings, "")
+        if proposed is Action.STOP:
+            return self._give_up(findings, f"{findings[0].title}: configured to stop")
+        if proposed is Action.ROLLBACK:
+            return self._roll_back(findings, findings[0].title)
+        if seen.applied:
+            return self._applied(findings)
+        return self._dropped(seen, findings) if findings else self._decision(Action.OBSERVE, findings, "")
+
+    def _applied(self, findings: list[Finding]) -> Decision:
+        self._consecutive_skips = 0
+        self._only_spikes = True
+        self._applied_since_rollback += 1
+        if self._applied_since_rollback == PROGRESS_STEPS:
+            self._rollbacks = 0
+            self.learning_rate.confirm()
+        recovered = self.learning_rate.clean_step()
+        if not findings:
+            self.ledger.clean_step()
+        return self._decision(Action.OBSERVE, findings, "", lr_recovered=recovered)
+
+    def _dropped(self, seen: StepObservation, findings: list[Finding]) -> Decision:
+        share = sum(self._recent_drops) / len(self._recent_drops)
+        if len(self._recent_drops) >= BUDGET_MIN_STEPS and share > self.config.max_skip_fraction:
+            return self._give_up(findings, f"{share:.0%} of the last {len(self._recent_drops)} steps had to be dropped")
+        if seen.batch_finite is False:
+            return self._decision(Action.SKIP_STEP, findings, "the batch is non-finite")
+        self._consecutive_skips += 1
+        self._only_spikes &= all(finding.code in SPIKES for finding in findings)
+        if self._consecutive_skips < self.config.max_consecutive_skips:
+            return self._decision(Action.SKIP_STEP, findings, "")
+        if self._rollbacks > 0 and self._applied_since_rollback == 0 and self._only_spikes:
+            return self._accept_level(findings)
+        return self._roll_back(findings, f"{self._consecutive_skips} steps in a row were dropped")
+
+    def _accept_level(self, findings: list[Finding]) -> Decision:
+        self._consecutive_skips = 0
+        self._rollbacks -= 1
+        self.learning_rate.undo()
+        return self._decision(
+            Action.SKIP_STEP,
+            findings,
+            "it persists from a known-good state, so the data have changed",
+            level_accepted=True,
+        )
+
+    def _roll_back(self, findings: list[Finding], reason: str) -> Decision:
+        target = self.ledger.target()
+        if self._rollbacks >= self.config.max_rollbacks or target is None:
+            tried = f"{self._rollbacks} rollback(s) brought no progress" if target else "there is no snapshot"
+            return self._give_up(findings, f"{reason}, and {tried}")
+        cut = self.learning_rate.cut(self._rollbacks)
+        self._rollbacks += 1
+        self._applied_since_rollback = 0
+        self._consecutive_skips = 0
+        self._only_spikes = True
+        self.ledger.discard_candidate()
+        return self._decision(Action.ROLLBACK, findings, reason, lr_cut=cut, restore=True)
+
+    def _give_up(self, findings: list[Finding], reason: str) -> Decision:
+        self.gave_up = True
+        return self._decision(Action.STOP, findings, reason, restore=True)
+
+    def _decision(
+        self,
+        action: Action,
+        findings: list[Finding],
+        reason: str,
+        *,
+        lr_cut: float | None = None,
+        restore: bool = False,
+        level_accepted: bool = False,
+        lr_recovered: bool = False,
+    ) -> Decision:
+        target = self.ledger.target() if restore else None
+        return Decision(
+            action=action,
+            findings=tuple(findings),
+            reason=reason,
+            lr_scale=self.learning_rate.scale,
+            lr_cut=lr_cut,
+            restore_slot=target.slot if target else None,
+            restore_step=target.step if target else None,
+            level_accepted=level_accepted,
+            lr_recovered=lr_recovered,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain state."""
+        return {
+            "recent_drops": list(self._recent_drops),
+            "consecutive_skips": self._consecutive_skips,
+            "only_spikes": self._only_spikes,
+            "rollbacks": self._rollbacks,
+            "applied_since_rollback": self._applied_since_rollback,
+            "gave_up": self.gave_up,
+            "learning_rate": self.learning_rate.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a state made by :meth:`state_dict`."""
+        self._recent_drops = deque(state["recent_drops"], maxlen=BUDGET_STEPS)
+        self._consecutive_skips = int(state["consecutive_skips"])
+        self._only_spikes = bool(state["only_spikes"])
+        self._rollbacks = int(state["rollbacks"])
+        self._applied_since_rollback = int(state["applied_since_rollback"])
+        self.gave_up = bool(state["gave_up"])
+        self.learning_rate.load_state_dict(state["learning_rate"])

@@ -1,0 +1,113 @@
+"""All detectors of one optimizer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nan_callbacks.core.baseline import BaselineSettings
+from nan_callbacks.core.config import GuardConfig
+from nan_callbacks.core.detectors.base import Detector
+from nan_callbacks.core.detectors.divergence import DivergenceDetector
+from nan_callbacks.core.detectors.gradient_spike import GradientSpikeDetector
+from nan_callbacks.core.detectors.loss_scale import LossScaleDetector
+from nan_callbacks.core.detectors.loss_spike import LossSpikeDetector
+from nan_callbacks.core.detectors.non_finite import NonFiniteDetector
+from nan_callbacks.core.detectors.statistics_jump import StatisticsJumpDetector
+from nan_callbacks.core.finding import Action, Finding
+from nan_callbacks.core.limits import Limits
+from nan_callbacks.core.observation import StepObservation
+
+PEAK_RATIO = 5.0
+"""Multiples of the largest accepted value of the window; benchmarks/false_alarms.py."""
+WARMUP_LOSS_RATIO = 30.0
+"""Multiples of the largest loss so far during warm-up; benchmarks/false_alarms.py."""
+WARMUP_GRAD_RATIO = 100.0
+"""Multiples of the largest gradient norm so far during warm-up; benchmarks/false_alarms.py."""
+MEMORY_RATIO = 2.0
+"""Multiples of the largest value that the run has survived lately; benchmarks/false_alarms.py."""
+
+
+def build_detectors(config: GuardConfig) -> dict[str, Detector]:
+    """The detectors of one optimizer, by name."""
+    spike = Action[config.on_spike.upper()]
+
+    def settings(warmup_ratio: float) -> BaselineSettings:
+        return BaselineSettings(
+            window_size=config.window_size,
+            warmup_steps=config.warmup_steps,
+            z_threshold=config.z_threshold,
+            min_ratio=config.min_ratio,
+            peak_ratio=PEAK_RATIO,
+            warmup_ratio=warmup_ratio,
+            memory_ratio=MEMORY_RATIO,
+        )
+
+    return {
+        "non_finite": NonFiniteDetector(Action[config.on_non_finite.upper()]),
+        "gradient_spike": GradientSpikeDetector(settings(WARMUP_GRAD_RATIO), spike),
+        "loss_spike": LossSpikeDetector(settings(WARMUP_LOSS_RATIO), spike),
+        "statistics_jump": StatisticsJumpDetector(settings(WARMUP_GRAD_RATIO), spike),
+        "divergence": DivergenceDetector(Action[config.on_divergence.upper()]),
+        "loss_scale": LossScaleDetector(),
+    }
+
+
+class Stream:
+    """Feeds the observations of one optimizer to its detectors and combines their limits."""
+
+    def __init__(self, config: GuardConfig) -> None:
+        self.config = config
+        self.detectors = build_detectors(config)
+        self._limits: Limits | None = None
+
+    @property
+    def suspicious(self) -> bool:
+        """Whether a detector suspects the present state."""
+        return any(getattr(detector, "suspicious", False) for detector in self.detectors.values())
+
+    def limits(self) -> Limits:
+        """The strictest of all limits; computed once per observation."""
+        if self._limits is None:
+            combined = Limits()
+            for detector in self.detectors.values():
+                combined = combined.tightened(detector.limits())
+            self._limits = combined
+        return self._limits
+
+    def update(self, observation: StepObservation) -> list[Finding]:
+        """All findings of one observation, the gravest first."""
+        findings = [finding for detector in self.detectors.values() for finding in detector.update(observation)]
+        self._limits = None
+        return sorted(findings, key=lambda finding: -finding.action)
+
+    def accept_level(self) -> None:
+        """The present level is the new normal."""
+        self._limits = None
+        for detector in self.detectors.values():
+            detector.accept_level()
+
+    def rewind(self, state: dict[str, Any] | None) -> None:
+        """Go back to the history as it was when a snapshot was taken.
+
+        The record of non-finite losses stays: whether skipping helps is learned across rollbacks.
+
+        Args:
+            state: State at the snapshot, None if this optimizer had not been seen by then.
+        """
+        self._limits = None
+        fresh = build_detectors(self.config)
+        for name in self.detectors:
+            if name != "non_finite":
+                if state is not None:
+                    fresh[name].load_state_dict(state[name])
+                self.detectors[name] = fresh[name]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain state."""
+        return {name: detector.state_dict() for name, detector in self.detectors.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a state made by :meth:`state_dict`."""
+        self._limits = None
+        for name, detector in self.detectors.items():
+            detector.load_state_dict(state[name])

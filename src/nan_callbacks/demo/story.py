@@ -1,0 +1,51 @@
+"""What happened, in words. Every sentence about a step is the guard's own."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from nan_callbacks.demo.table import Outcome, count, percent
+
+ACTIONS = ("rollback", "reduce_lr", "level_accepted", "lr_recovered", "stop")
+"""Events that tell of an action; a skipped step is told by its incident."""
+
+QUOTED_ACTIONS = 4
+"""Actions quoted per fault; the events file has all of them."""
+
+
+def tell(outcomes: Sequence[Outcome], width: int) -> str:
+    """One paragraph per fault: how the runs ended, what the guard first noticed, and what it did.
+
+    Args:
+        outcomes: What came of the faults.
+        width: Columns to stay within.
+    """
+    return "\n\n".join(_paragraph(outcome, width) for outcome in outcomes)
+
+
+def _paragraph(outcome: Outcome, width: int) -> str:
+    events = outcome.guarded.events
+    incidents = [event for event in events if event["event"] == "incident"]
+    actions = [event for event in events if event["event"] in ACTIONS]
+    lines = [_ending(outcome)]
+    if incidents:
+        lines.append(f"  first noticed: {incidents[0]['message']}")
+    lines += [f"  then: {event['message']}" for event in actions[:QUOTED_ACTIONS]]
+    if len(actions) > QUOTED_ACTIONS:
+        lines.append(f"  and {count(len(actions) - QUOTED_ACTIONS, 'more action')}")
+    return "\n".join(textwrap.fill(line, width, subsequent_indent="    ", break_on_hyphens=False) for line in lines)
+
+
+def _ending(outcome: Outcome) -> str:
+    title = outcome.fault.title[0].upper() + outcome.fault.title[1:]
+    guarded = outcome.guarded
+    if guarded.summary["stopped"]:
+        return f"{title}: the guard gave up: {guarded.summary['stop_reason']}."
+    if not guarded.summary["incidents"]:
+        return f"{title}: the guard noticed nothing; its run ended at {percent(guarded.accuracy)}."
+    difference = 100 * (guarded.accuracy - outcome.undisturbed.accuracy)
+    return (
+        f"{title}: {percent(outcome.unguarded.accuracy)} without the guard, "
+        f"{percent(guarded.accuracy)} with it, {difference:+.1f} points from the undisturbed run."
+    )

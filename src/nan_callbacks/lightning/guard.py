@@ -1,0 +1,318 @@
+"""NaNGuard for the Lightning Trainer: the callback itself, a thin shell around the session."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from nan_callbacks.core import GuardConfig, Monitor
+from nan_callbacks.core.events import Event
+from nan_callbacks.core.journal import Journal
+from nan_callbacks.errors import ConfigurationError
+from nan_callbacks.lightning.fail_open import fails_open
+from nan_callbacks.lightning.hooks import TrainerHooks
+from nan_callbacks.lightning.namespace import CALLBACK_BASES
+from nan_callbacks.lightning.session import GuardSession
+from nan_callbacks.lightning.voice import publish, speaker
+
+STATE_VERSION = 1
+
+SNAPSHOT_BYTES_IN_CHECKPOINT = 256 * 2**20
+"""Size up to which the snapshots travel in checkpoints by default: a checkpoint of a small model may triple, one of
+a large model must not."""
+
+
+class NaNGuard(*CALLBACK_BASES):  # type: ignore[misc]
+    """Watches every optimizer step, keeps bad ones from the weights, and puts the run right.
+
+    A step whose loss or gradients are non-finite, or far outside their own history, is dropped as if its batch had
+    never been drawn. When dropping is not enough, the run goes back to its last known-good state with a smaller
+    learning rate. When that does not help either, the training stops and says why. A run without incidents is bitwise
+    the run without this callback.
+
+    Args:
+        on_non_finite: Reaction to a non-finite loss or gradient.
+        on_spike: Reaction to a finite loss, gradient norm or batch statistic far outside its own history.
+        on_divergence: Reaction to weights that were thrown about without progress of the loss.
+        window_size: Accepted steps that make up the history of a quantity.
+        warmup_steps: Accepted steps before the robust limits apply.
+        z_threshold: Robust standard deviations (log space for positive series) that make a spike.
+        min_ratio: Multiples of the median that a spike has at least.
+        max_consecutive_skips: Dropped steps in a row after which the state is suspected: rollback.
+        max_skip_fraction: Share of the last 100 steps that may be dropped before the guard gives up.
+        max_rollbacks: Rollbacks without progress in between before the guard gives up.
+        lr_factor: Factor on the learning rate at a rollback; squared at each further one without progress.
+        lr_recovery_steps: Clean steps over which the learning rate returns to its schedule; None: it stays reduced.
+        snapshot_every_n_steps: Steps between in-memory snapshots.
+        probation_steps: Clean steps that a snapshot must survive to count as known good.
+        on_give_up: ``stop`` ends the training in an orderly way, ``raise`` raises ``TrainingStoppedError``.
+        events_path: File to which every event is appended as one JSON line; None for no file.
+        log_every_n_steps: Steps between values sent to the loggers; None: as the trainer does.
+        checkpoint_snapshots: Whether snapshots travel in checkpoints, so that a resumed run can roll back beyond the
+            resume: ``auto`` up to 256 MiB, ``always``, ``never``.
+        verbose: Whether incidents and actions are printed.
+        strict: Whether an error inside the guard is raised. Otherwise it is reported once and the guard steps aside.
+
+    Raises:
+        ConfigurationError: If an argument is out of range: what was expected, what was received, what to do.
+
+    Example:
+        >>> from pytorch_lightning import Trainer
+        >>> trainer = Trainer(callbacks=[NaNGuard()])  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        *,
+        on_non_finite: Literal["observe", "skip_step", "stop"] = "skip_step",
+        on_spike: Literal["observe", "skip_step", "stop"] = "skip_step",
+        on_divergence: Literal["observe", "rollback", "stop"] = "rollback",
+        window_size: int = 128,
+        warmup_steps: int = 20,
+        z_threshold: float = 8.0,
+        min_ratio: float = 10.0,
+        max_consecutive_skips: int = 3,
+        max_skip_fraction: float = 0.5,
+        max_rollbacks: int = 3,
+        lr_factor: float = 0.5,
+        lr_recovery_steps: int | None = None,
+        snapshot_every_n_steps: int = 50,
+        probation_steps: int = 50,
+        on_give_up: Literal["stop", "raise"] = "stop",
+        events_path: str | None = None,
+        log_every_n_steps: int | None = None,
+        checkpoint_snapshots: Literal["auto", "always", "never"] = "auto",
+        verbose: bool = True,
+        strict: bool = False,
+    ) -> None:
+        super().__init__()
+        self.config = GuardConfig(
+            on_non_finite=on_non_finite,
+            on_spike=on_spike,
+            on_divergence=on_divergence,
+            window_size=window_size,
+            warmup_steps=warmup_steps,
+            z_threshold=z_threshold,
+            min_ratio=min_ratio,
+            max_consecutive_skips=max_consecutive_skips,
+            max_skip_fraction=max_skip_fraction,
+            max_rollbacks=max_rollbacks,
+            lr_factor=lr_factor,
+            lr_recovery_steps=lr_recovery_steps,
+            snapshot_every_n_steps=snapshot_every_n_steps,
+            probation_steps=probation_steps,
+            on_give_up=on_give_up,
+        )
+        if checkpoint_snapshots not in ("auto", "always", "never"):
+            raise ConfigurationError.of(
+                "checkpoint_snapshots",
+                "one of 'auto', 'always', 'never'",
+                checkpoint_snapshots,
+                "choose one of these words",
+            )
+        if log_every_n_steps is not None and (type(log_every_n_steps) is not int or log_every_n_steps < 1):
+            raise ConfigurationError.of(
+                "log_every_n_steps",
+                "a whole number >= 1 or None",
+                log_every_n_steps,
+                "None follows the trainer",
+            )
+        self.events_path = events_path
+        self.log_every_n_steps = log_every_n_steps
+        self.checkpoint_snapshots = checkpoint_snapshots
+        self.verbose = verbose
+        self.strict = strict
+        self._monitor = Monitor(self.config)
+        self._journal = Journal(None, None)
+        self._session: GuardSession | None = None
+        self._hooks: TrainerHooks | None = None
+        self._resumed: dict[str, Any] | None = None
+        self._aside = False
+
+    # -- what the user reads -------------------------------------------------------------------------------------
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Totals of the last (or present) fit: steps, incidents, skips, rollbacks, cuts, and whether it stopped."""
+        return self._journal.summary(steps=self._monitor.step, lr_scale=self._monitor.lr_scale)
+
+    @property
+    def events(self) -> list[Event]:
+        """The event records of the last (or present) fit, oldest first."""
+        return self._journal.events
+
+    @property
+    def is_aside(self) -> bool:
+        """Whether the guard has failed and stepped aside."""
+        return self._aside
+
+    # -- hooks ---------------------------------------------------------------------------------------------------
+
+    @fails_open
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Begin to guard. Tuners and the sanity check never come here; ``fast_dev_run`` is left alone."""
+        self._monitor = Monitor(self.config)
+        path = self.events_path if trainer.is_global_zero else None
+        self._journal = Journal(path, speaker(trainer, verbose=self.verbose))
+        if trainer.fast_dev_run:
+            return
+        session = GuardSession(trainer, pl_module, self._monitor, self._journal)
+        self._load_resumed(session)
+        self._session = session
+        session.learning_rate.install()
+        self._hooks = TrainerHooks(trainer, self._gate, self._before_checkpoint)
+        self._hooks.install()
+
+    @fails_open
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        """The order of the data may have been drawn: the random streams have moved."""
+        if self._session is not None:
+            self._session.epoch_start()
+
+    @fails_open
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Remember what a dropped step would have to put back."""
+        if self._session is not None:
+            self._session.batch_start(batch)
+
+    @fails_open
+    def on_before_backward(self, trainer: Any, pl_module: Any, loss: Tensor) -> None:
+        """Keep the loss for the measurement."""
+        if self._session is not None:
+            self._session.before_backward(loss)
+
+    @fails_open
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Judge the batch's steps, act, log."""
+        if self._session is not None:
+            self._session.batch_end()
+            self._publish(trainer, force=False)
+
+    @fails_open
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        """Never validate non-finite weights."""
+        if self._session is not None and not trainer.sanity_checking:
+            self._session.check_parameters()
+
+    @fails_open
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Validation may have drawn random numbers."""
+        if self._session is not None:
+            self._session.window.forget_rng()
+
+    @fails_open
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Epoch-wise schedulers and monitors of our values come next."""
+        if self._session is not None:
+            self._session.learning_rate.suspended.clear()
+            self._publish(trainer, force=True)
+
+    @fails_open
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Give everything back."""
+        if self._session is not None:
+            self._session.check_parameters()
+            self._journal.close(steps=self._monitor.step, lr_scale=self._monitor.lr_scale)
+        self._release()
+
+    @fails_open
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """The run broke off: leave its objects as they were found."""
+        self._release()
+
+    @fails_open
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """The same, in case the end was not reached."""
+        self._release()
+
+    def step_aside(self) -> None:
+        """Undo every change made to the run's objects and do nothing from now on."""
+        self._aside = True
+        self._release()
+
+    # -- state ---------------------------------------------------------------------------------------------------
+
+    @property
+    def state_key(self) -> str:
+        """Key of the state in checkpoints: the same in both namespaces."""
+        return "nan_callbacks.NaNGuard"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed run needs to decide as the unbroken one: plain containers and tensors."""
+        if self._aside:
+            return {}
+        state: dict[str, Any] = {
+            "version": STATE_VERSION,
+            "monitor": self._monitor.state_dict(),
+            "journal": self._journal.state_dict(),
+        }
+        session = self._session
+        if session is not None:
+            state["learning_rate"] = session.learning_rate.state_dict()
+            small = session.snapshots.nbytes <= SNAPSHOT_BYTES_IN_CHECKPOINT
+            if self.checkpoint_snapshots == "always" or (self.checkpoint_snapshots == "auto" and small):
+                state["snapshots"] = session.snapshots.state_dict()
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep a checkpoint's state for the coming fit.
+
+        Raises:
+            ValueError: If it was written by a version that this one cannot read.
+        """
+        if state_dict and state_dict.get("version") != STATE_VERSION:
+            raise ValueError(
+                f"expected a NaNGuard state of version {STATE_VERSION}, received {state_dict.get('version')!r}; "
+                "resume with the version of nan-callbacks that wrote the checkpoint."
+            )
+        self._resumed = state_dict or None
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _load_resumed(self, session: GuardSession) -> None:
+        state, self._resumed = self._resumed, None
+        if state is None:
+            return
+        snapshots = state.get("snapshots")
+        if snapshots is not None:
+            session.snapshots.load_state_dict(snapshots)
+        self._monitor.load_state_dict(state["monitor"], snapshots_kept=snapshots is not None)
+        self._journal.load_state_dict(state["journal"])
+        if "learning_rate" in state:
+            session.learning_rate.load_state_dict(state["learning_rate"])
+
+    def _gate(self, optimizer: Optimizer) -> bool:
+        admitted = self._guarded_gate(optimizer)
+        return True if admitted is None else bool(admitted)
+
+    @fails_open
+    def _guarded_gate(self, optimizer: Optimizer) -> bool:
+        return self._session is None or self._session.gate(optimizer)
+
+    @fails_open
+    def _before_checkpoint(self) -> None:
+        if self._session is not None:
+            self._session.check_parameters()
+
+    def _publish(self, trainer: Any, *, force: bool) -> None:
+        session = self._session
+        every = self.log_every_n_steps or trainer.log_every_n_steps
+        due = every and self._monitor.step % every == 0
+        if session is None or session.last is None or not (force or due):
+            return
+        totals = self.summary
+        names = ("incidents", "skipped_steps", "rollbacks", "lr_scale")
+        values = {name: float(totals[name]) for name in names}
+        if session.last.grad_norm is not None:
+            values["grad_norm"] = session.last.grad_norm
+        publish(trainer, values, to_loggers=bool(due))
+
+    def _release(self) -> None:
+        if self._hooks is not None:
+            self._hooks.uninstall()
+            self._hooks = None
+        if self._session is not None:
+            self._session.learning_rate.uninstall()
+            self._session = None

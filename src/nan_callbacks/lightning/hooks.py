@@ -1,0 +1,56 @@
+"""The two places in a running trainer that no callback hook reaches, taken over for the time of a fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch.optim import Optimizer
+
+
+class TrainerHooks:
+    """Puts the gate after all other hooks, and a check before every checkpoint.
+
+    The gate must come last: after unscaling, after the user's own ``on_before_optimizer_step`` has seen the real
+    gradients, and instead of clipping (which would fail on dropped ones). Lightning calls
+    ``precision_plugin._clip_gradients`` at exactly that point, in automatic and manual optimisation, whether or not
+    anything is clipped.
+
+    Args:
+        trainer: The trainer.
+        gate: Decides about an optimizer's coming step; returns False if it was dropped.
+        before_checkpoint: Called before a checkpoint is composed.
+    """
+
+    def __init__(self, trainer: Any, gate: Callable[[Optimizer], bool], before_checkpoint: Callable[[], None]) -> None:
+        self._trainer = trainer
+        self._gate = gate
+        self._before_checkpoint = before_checkpoint
+        self._patched: list[tuple[Any, str]] = []
+
+    def install(self) -> None:
+        """Take over."""
+        plugin = self._trainer.precision_plugin
+        clip, save = plugin._clip_gradients, self._trainer.save_checkpoint
+
+        def clip_unless_dropped(model: Any, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
+            if self._gate(getattr(optimizer, "_optimizer", optimizer)):
+                return clip(model, optimizer, *args, **kwargs)
+            return None
+
+        def save_checked(*args: Any, **kwargs: Any) -> Any:
+            self._before_checkpoint()
+            return save(*args, **kwargs)
+
+        self._patch(plugin, "_clip_gradients", clip_unless_dropped)
+        self._patch(self._trainer, "save_checkpoint", save_checked)
+
+    def uninstall(self) -> None:
+        """Give everything back as it was found."""
+        for owner, name in reversed(self._patched):
+            vars(owner).pop(name, None)
+        self._patched.clear()
+
+    def _patch(self, owner: Any, name: str, replacement: Callable[..., Any]) -> None:
+        setattr(owner, name, replacement)
+        self._patched.append((owner, name))

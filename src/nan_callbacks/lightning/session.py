@@ -1,0 +1,295 @@
+"""One fit under guard: turns hooks into observations, and decisions into deeds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import LBFGS, Optimizer
+
+from nan_callbacks.core import Action, Decision, Monitor, StepObservation
+from nan_callbacks.core.events import step_events
+from nan_callbacks.core.journal import Journal
+from nan_callbacks.errors import TrainingStoppedError
+from nan_callbacks.lightning.averaging import withhold_update
+from nan_callbacks.lightning.learning_rate import LearningRateControl
+from nan_callbacks.lightning.snapshots import Snapshots
+from nan_callbacks.lightning.window import Window
+from nan_callbacks.torch.gate import drop_gradients, drop_gradients_inside_step, optimizer_parameters
+from nan_callbacks.torch.measure import Measurement, measure, non_finite_tensors, total_norm
+
+
+@dataclass
+class Attempt:
+    """One optimizer step that was measured in the present batch and is not yet judged."""
+
+    seen: StepObservation
+    optimizer: Optimizer
+
+
+class GuardSession:
+    """Everything the guard holds during one fit.
+
+    Args:
+        trainer: The trainer.
+        module: Its module.
+        monitor: The core that decides.
+        journal: The record.
+    """
+
+    def __init__(self, trainer: Any, module: Any, monitor: Monitor, journal: Journal) -> None:
+        self.trainer = trainer
+        self.module = module
+        self.monitor = monitor
+        self.journal = journal
+        self.last: StepObservation | None = None
+        """The newest judged observation, for logging."""
+        schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
+        self.learning_rate = LearningRateControl(list(trainer.optimizers), schedulers)
+        self.window = Window(trainer, module)
+        self.snapshots = Snapshots(trainer, module, self.learning_rate, self.window.metrics)
+        self._names: dict[int, str] = {}
+        self._attempts: list[Attempt] = []
+        self._step_wise = any(isinstance(optimizer, LBFGS) for optimizer in trainer.optimizers)
+
+    @property
+    def scaler(self) -> Any:
+        """The gradient scaler of float16 mixed precision, None without one."""
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        return scaler if scaler is not None and scaler.is_enabled() else None
+
+    # -- hooks ---------------------------------------------------------------------------------------------------
+
+    def epoch_start(self) -> None:
+        """An epoch is about to begin."""
+        self.learning_rate.suspended.clear()
+        if not self.window.is_open:
+            self.window.refresh()
+
+    def batch_start(self, batch: Any) -> None:
+        """A batch is about to be trained on."""
+        self.learning_rate.suspended.clear()
+        if not self.window.is_open:
+            self.window.open()
+            self._take_snapshot_if_due()
+        self.window.batches.append(batch)
+
+    def before_backward(self, loss: Tensor) -> None:
+        """A loss is about to be differentiated."""
+        self.window.losses.append(loss.detach())
+
+    def gate(self, optimizer: Optimizer) -> bool:
+        """Measure the step that an optimizer is about to take and decide whether it may reach the weights.
+
+        Returns:
+            False if the update was dropped; clipping and the like must not run then.
+        """
+        self.learning_rate.enforce()
+        repeated = self._step_wise and any(attempt.optimizer is optimizer for attempt in self._attempts)
+        seen = self._observe(optimizer)
+        limits = self.monitor.limits(seen.stream)
+        if repeated:  # a line search evaluates at trial points, whose losses say nothing about the run
+            limits = replace(limits, max_loss=float("inf"), max_grad_norm=float("inf"))
+        admitted = limits.admits(seen.loss, seen.grad_norm, seen.statistics_jump)
+        if not admitted and not seen.left_to_scaler:
+            seen = self._with_evidence(seen)
+            self._drop(optimizer)
+        self._note(replace(seen, applied=admitted), optimizer, repeated=repeated)
+        return admitted or seen.left_to_scaler
+
+    def batch_end(self) -> None:
+        """A batch has been trained on: judge the steps it attempted and act."""
+        if not self._attempts:
+            return
+        attempts, self._attempts = self._attempts, []
+        self._clean_up(attempts)
+        # The clock runs over all optimizers, in the order of their steps.
+        decisions = [self._judge(attempt.seen) for attempt in attempts]
+        self.window.close()
+        for decision in decisions:
+            self.act(decision)
+
+    def check_parameters(self) -> None:
+        """Look whether an update has left non-finite parameters, and roll back if so.
+
+        Called where they would hurt most: before validation, before a checkpoint, at the end.
+        """
+        names, parameters = self._parameters()
+        bad = non_finite_tensors(names, parameters)
+        if not bad or self.monitor.policy.gave_up:
+            return
+        seen = StepObservation(
+            step=max(self.monitor.step - 1, 0),
+            epoch=self.trainer.current_epoch,
+            batch_index=self.last.batch_index if self.last else 0,
+            non_finite_parameters=len(bad),
+            non_finite_names=bad[:3],
+            applied=False,
+            optimizer_name=self._optimizer_names(),
+        )
+        self.act(self._judge(seen))
+
+    def act(self, decision: Decision) -> None:
+        """Do what was decided.
+
+        Raises:
+            TrainingStoppedError: If the guard gave up and was told to raise.
+        """
+        if decision.restore_slot is not None:
+            self.snapshots.restore(decision.restore_slot)
+            self.window.refresh()
+        if decision.lr_scale != self.learning_rate.scale:
+            self.learning_rate.set_scale(decision.lr_scale)
+        if decision.action is Action.STOP:
+            self.trainer.should_stop = True
+            if self.monitor.config.on_give_up == "raise":
+                raise TrainingStoppedError(f"NaNGuard stopped the training: {decision.reason}.")
+
+    # -- measuring -----------------------------------------------------------------------------------------------
+
+    def _observe(self, optimizer: Optimizer) -> StepObservation:
+        parameters = [p for p in optimizer_parameters(optimizer) if p.grad is not None]
+        scaler = self.scaler
+        scale = scaler.get_scale() if scaler is not None else None
+        fused = scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False)
+        measured = measure(
+            [self._name(p) for p in parameters],
+            [p.grad for p in parameters if p.grad is not None],
+            loss=self._loss(scale),
+            statistics_jump=self.window.buffers.statistics_jump(),
+            inverse_scale=1.0 / scale if fused and scale else 1.0,
+        )
+        measured = self._agree(measured)
+        optimizers = self.trainer.optimizers
+        return StepObservation(
+            step=self.monitor.step + len(self._attempts),
+            epoch=self.trainer.current_epoch,
+            batch_index=self.trainer.fit_loop.epoch_loop.batch_idx,
+            stream=next((i for i, each in enumerate(optimizers) if each is optimizer), 0),
+            competing=len(optimizers) > 1,
+            loss=measured.loss,
+            grad_norm=measured.grad_norm,
+            statistics_jump=measured.statistics_jump,
+            non_finite_gradients=len(measured.non_finite_names),
+            non_finite_names=measured.non_finite_names[:3],
+            param_norm=total_norm(self._parameters()[1]) if self.monitor.wants_param_norm() else None,
+            optimizer_name=type(optimizer).__name__,
+            learning_rates=tuple(float(group["lr"]) for group in optimizer.param_groups if "lr" in group),
+            loss_scale=scale,
+            scaler_overflow=scaler is not None and bool(measured.non_finite_names),
+        )
+
+    def _loss(self, scale: float | None) -> Tensor | None:
+        """Mean raw loss of the window, on its device."""
+        losses = self.window.losses
+        if not losses:
+            return None
+        # Lightning divides each loss by the full accumulation factor, also in a short last window.
+        automatic = self.module.automatic_optimization
+        factor = self.trainer.accumulate_grad_batches / len(losses) if automatic else 1.0
+        total = losses[0].float() if len(losses) == 1 else torch.stack([loss.float() for loss in losses]).sum()
+        if not automatic:
+            self.window.losses = []
+        factor /= scale or 1.0
+        return total if factor == 1.0 else total * factor
+
+    def _agree(self, measured: Measurement) -> Measurement:
+        """Give every rank the same numbers, so that every rank decides the same."""
+        if self.trainer.world_size == 1:
+            return measured
+        numbers = [measured.loss, measured.grad_norm, measured.statistics_jump]
+        packed = torch.tensor([0.0 if n is None else n for n in numbers], device=self.trainer.strategy.root_device)
+        packed = self.trainer.strategy.reduce(packed, reduce_op="mean")
+        means = [None if n is None else mean for n, mean in zip(numbers, packed.tolist(), strict=True)]
+        return replace(measured, loss=means[0], grad_norm=means[1], statistics_jump=means[2])
+
+    def _with_evidence(self, seen: StepObservation) -> StepObservation:
+        """Look closer at a step that is being dropped: the batch and the parameters."""
+        batch_finite = self.window.batch_is_finite()
+        if self.trainer.world_size > 1:
+            batch_finite = self.trainer.strategy.reduce_boolean_decision(batch_finite, all=True)
+        if seen.grad_norm_is_finite and seen.loss_is_finite:
+            return replace(seen, batch_finite=batch_finite)
+        names, parameters = self._parameters()
+        bad = non_finite_tensors(names, parameters)
+        return replace(
+            seen,
+            batch_finite=batch_finite,
+            non_finite_parameters=len(bad),
+            non_finite_names=bad[:3] or seen.non_finite_names,
+        )
+
+    # -- dropping ------------------------------------------------------------------------------------------------
+
+    def _drop(self, optimizer: Optimizer) -> None:
+        scaler = self.scaler
+        if scaler is not None:
+            self.window.keep_scaler(scaler)
+        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+            drop_gradients_inside_step(optimizer)
+        else:
+            drop_gradients(optimizer)
+        for config in self.trainer.lr_scheduler_configs:
+            if config.interval == "step" and getattr(config.scheduler, "optimizer", None) is optimizer:
+                self.learning_rate.suspended.add(id(config.scheduler))
+        if self.module.automatic_optimization:
+            withhold_update(self.trainer)
+            self.window.undo_forward()  # early: other callbacks' batch-end hooks must not see the bad buffers
+
+    def _note(self, seen: StepObservation, optimizer: Optimizer, *, repeated: bool) -> None:
+        if not repeated:
+            self._attempts.append(Attempt(seen, optimizer))
+        elif not seen.applied:
+            index = next(i for i, attempt in enumerate(self._attempts) if attempt.optimizer is optimizer)
+            self._attempts[index] = Attempt(replace(seen, step=self._attempts[index].seen.step), optimizer)
+
+    def _clean_up(self, attempts: list[Attempt]) -> None:
+        dropped = [attempt for attempt in attempts if not attempt.seen.applied]
+        if not dropped:
+            return
+        if all(attempt.seen.left_to_scaler for attempt in dropped):
+            # The scaler skipped an overflow by itself, as it does without us; only what it leaves broken is mended.
+            self.window.undo_forward(only_non_finite=True)
+        elif len(dropped) < len(attempts):
+            self.window.undo_forward(only_non_finite=True)
+            self.window.undo_scaler(self.scaler)
+        else:
+            self.window.undo_forward()
+            if self._step_wise:
+                self.snapshots.restore_step_start()
+            self.window.undo_rest(self.scaler)
+
+    # -- the rest ------------------------------------------------------------------------------------------------
+
+    def _judge(self, seen: StepObservation) -> Decision:
+        decision = self.monitor.observe(seen)
+        self.last = seen
+        if not seen.applied and decision.findings:
+            self.journal.count_skipped_step()
+        self.journal.record(step_events(seen, decision, rank=self.trainer.global_rank))
+        return decision
+
+    def _take_snapshot_if_due(self) -> None:
+        if self._step_wise:
+            self.snapshots.capture_step_start()
+        if not self.monitor.snapshot_is_due():
+            return
+        self.check_parameters()
+        names, parameters = self._parameters()
+        if non_finite_tensors(names, parameters):
+            return
+        self.snapshots.capture(self.monitor.snapshot_slot())
+
+    def _parameters(self) -> tuple[list[str], list[Tensor]]:
+        named = [(n, p) for n, p in self.module.named_parameters() if p.is_floating_point() or p.is_complex()]
+        return [name for name, _ in named], [parameter for _, parameter in named]
+
+    def _name(self, parameter: Tensor) -> str:
+        if id(parameter) not in self._names:
+            self._names = {id(p): name for name, p in self.module.named_parameters()}
+        return self._names.get(id(parameter), "unnamed parameter")
+
+    def _optimizer_names(self) -> str:
+        return ", ".join(type(optimizer).__name__ for optimizer in self.trainer.optimizers)

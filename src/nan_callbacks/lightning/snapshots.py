@@ -1,0 +1,86 @@
+"""The snapshots of one fit: two slots for the ledger, and one for optimizers that evaluate several times a step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from nan_callbacks.lightning.averaging import averaged_modules
+from nan_callbacks.lightning.learning_rate import LearningRateControl
+from nan_callbacks.lightning.metrics import MetricMemory
+from nan_callbacks.torch.snapshot import Snapshot, TrainingState
+
+STEP_START = -1
+"""Slot of the snapshot at the start of the present step, kept only for LBFGS."""
+
+
+class Snapshots:
+    """Holds the copies that the core's ledger speaks of.
+
+    Args:
+        trainer: The trainer of the fit.
+        module: Its module.
+        learning_rate: The control of the learning rate; its record of scaled values belongs to the state.
+        metrics: The logged metrics, put back by a rollback within the same epoch.
+    """
+
+    def __init__(
+        self, trainer: Any, module: torch.nn.Module, learning_rate: LearningRateControl, metrics: MetricMemory
+    ) -> None:
+        self._trainer = trainer
+        self._state = TrainingState(
+            modules={"model": module, **averaged_modules(trainer)},
+            optimizers=list(trainer.optimizers),
+            schedulers=[config.scheduler for config in trainer.lr_scheduler_configs],
+            scaler=getattr(trainer.precision_plugin, "scaler", None),
+            extra={
+                "learning_rate": (learning_rate.state_dict, learning_rate.load_state_dict),
+                "metrics": (metrics.snapshot, metrics.restore_snapshot),
+            },
+        )
+        self._slots: dict[int, Snapshot] = {}
+        self._epochs: dict[int, int] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all copies in bytes."""
+        return sum(snapshot.nbytes for snapshot in self._slots.values())
+
+    def capture(self, slot: int) -> None:
+        """Copy the present state into a slot."""
+        if slot not in self._slots:
+            self._slots[slot] = Snapshot(self._state)
+        self._slots[slot].capture()
+        self._epochs[slot] = self._trainer.current_epoch
+
+    def restore(self, slot: int) -> None:
+        """Put a slot's state back.
+
+        The random streams go back only within an epoch: the next epoch's order of the data is drawn from them, and
+        data move forward, never back.
+        """
+        self._slots[slot].restore(rng=self._epochs[slot] == self._trainer.current_epoch)
+
+    def capture_step_start(self) -> None:
+        """Copy the state at the start of a step."""
+        self.capture(STEP_START)
+
+    def restore_step_start(self) -> None:
+        """Undo the present step."""
+        self.restore(STEP_START)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain state of the ledger's slots, for a checkpoint."""
+        return {
+            str(slot): {"epoch": self._epochs[slot], "snapshot": snapshot.state_dict()}
+            for slot, snapshot in self._slots.items()
+            if slot != STEP_START
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over slots saved by :meth:`state_dict`."""
+        for slot, saved in state.items():
+            self._slots[int(slot)] = Snapshot(self._state)
+            self._slots[int(slot)].load_state_dict(saved["snapshot"])
+            self._epochs[int(slot)] = int(saved["epoch"])

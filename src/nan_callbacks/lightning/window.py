@@ -1,0 +1,119 @@
+"""One accumulation window: what must be remembered when it opens and put back if its step is dropped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nan_callbacks.lightning.metrics import MetricMemory
+from nan_callbacks.torch.buffers import BufferKeeper
+from nan_callbacks.torch.rng import RngState
+from nan_callbacks.torch.snapshot import clone_tree, restore_scaler
+
+
+class Window:
+    """The batches between two optimizer steps, and the state from before the first of them.
+
+    Args:
+        trainer: The trainer of the fit.
+        module: Its module.
+    """
+
+    def __init__(self, trainer: Any, module: torch.nn.Module) -> None:
+        self.buffers = BufferKeeper(module)
+        self.metrics = MetricMemory(trainer, module)
+        self.losses: list[Tensor] = []
+        """Losses as they went into the backward pass since the last optimizer step."""
+        self.batches: list[Any] = []
+        """Batches of the window, for a look at their values if the step goes wrong."""
+        self.is_open = False
+        self._trainer = trainer
+        self._rng: RngState | None = None
+        self._scaler_state: dict[str, Any] | None = None
+
+    def refresh(self) -> None:
+        """The module may have changed its structure; random streams were used by others (a new epoch, validation)."""
+        self.buffers.refresh()
+        self.buffers.forget_jump()
+        self.metrics.refresh()
+        self.forget_rng()
+
+    def forget_rng(self) -> None:
+        """The state of the random streams at the end of the last step is not the one before the next batch."""
+        self._rng = None
+
+    def open(self) -> None:
+        """Remember the state before the window's first batch."""
+        self.is_open = True
+        self.losses.clear()
+        self.batches.clear()
+        self.buffers.capture()
+        self.metrics.capture()
+        self._scaler_state = None
+        if self._rng is None:
+            self._rng = RngState()
+
+    def keep_scaler(self, scaler: Any) -> None:
+        """Remember the loss scale before the scaler judges the step that is being dropped."""
+        self._scaler_state = clone_tree(scaler.state_dict())
+
+    def undo_forward(self, *, only_non_finite: bool = False) -> None:
+        """Take back what the forward passes wrote: buffers and metrics.
+
+        Args:
+            only_non_finite: Leave alone what is finite, because other optimizers' steps of this batch went through.
+        """
+        self.buffers.restore(only_non_finite=only_non_finite)
+        self.metrics.restore(only_non_finite=only_non_finite)
+        self.buffers.forget_jump()
+
+    def undo_rest(self, scaler: Any) -> None:
+        """Take back the rest: random streams and loss scale."""
+        if self._rng is not None:
+            self._rng.restore()
+        self.undo_scaler(scaler)
+
+    def undo_scaler(self, scaler: Any) -> None:
+        """Take back what the scaler made of the dropped step."""
+        if scaler is not None and self._scaler_state is not None:
+            restore_scaler(scaler, self._scaler_state)
+
+    def close(self) -> None:
+        """The window's step is over."""
+        self.is_open = False
+        self.losses.clear()
+        self.batches.clear()
+        # The next batch may be fetched and transformed with these streams: if it turns out bad, its fetching is
+        # undone with it.
+        self._rng = RngState()
+
+    def batch_is_finite(self) -> bool:
+        """Whether no tensor of the window's batches holds NaN or +Inf. A mask may hold -Inf."""
+        return all(_tensor_is_usable(tensor) for batch in self.batches for tensor in _tensors(batch))
+
+
+def _tensor_is_usable(tensor: Tensor) -> bool:
+    if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.layout is not torch.strided:
+        return True
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor)
+    return not bool((torch.isnan(tensor) | torch.isposinf(tensor)).any())
+
+
+def _tensors(batch: Any, depth: int = 4) -> list[Tensor]:
+    """Tensors in nested containers and plain objects."""
+    if isinstance(batch, Tensor):
+        return [batch]
+    if depth == 0:
+        return []
+    if isinstance(batch, dict):
+        parts = list(batch.values())
+    elif isinstance(batch, list | tuple | set):
+        parts = list(batch)
+    elif hasattr(batch, "__dict__"):
+        parts = list(vars(batch).values())
+    else:
+        return []
+    return [tensor for part in parts for tensor in _tensors(part, depth - 1)]

@@ -1,0 +1,1 @@
+"""Torch mechanics, shared by every adapter that trains with torch: measure, gate, snapshot."""

@@ -1,0 +1,230 @@
+"""Exact in-memory snapshots, restored in place: compiled functions, DDP and fused optimizers keep their tensors."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from nan_callbacks.torch.rng import RngState
+
+
+@dataclass
+class TrainingState:
+    """References to everything that a training step may change."""
+
+    modules: dict[str, nn.Module]
+    """The model, and any averaged copies of it."""
+    optimizers: Sequence[Optimizer]
+    schedulers: Sequence[Any] = ()
+    """Objects with ``state_dict`` and ``load_state_dict``."""
+    scaler: Any = None
+    """A ``torch.amp.GradScaler``, or None."""
+    extra: dict[str, tuple[Callable[[], Any], Callable[[Any], None]]] = field(default_factory=dict)
+    """Further plain state by name: a function that returns it and one that takes it back."""
+
+
+class Snapshot:
+    """One copy of a training state; its memory is reused by every later capture.
+
+    Args:
+        state: What to copy. The objects must stay the same ones over the life of the snapshot.
+    """
+
+    def __init__(self, state: TrainingState) -> None:
+        self._state = state
+        self._copies: dict[str, Tensor] = {}
+        self._plain: dict[str, Any] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the copied tensors in bytes."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self._copies.values())
+
+    @torch.no_grad()
+    def capture(self) -> None:
+        """Copy the present state."""
+        live = dict(self._live_tensors())
+        pairs = []
+        for key, tensor in live.items():
+            kept = self._copies.get(key)
+            if kept is None or _layout(kept) != _layout(tensor):
+                self._copies[key] = tensor.detach().clone()
+            else:
+                pairs.append((kept, tensor.detach()))
+        for key in self._copies.keys() - live.keys():
+            del self._copies[key]
+        copy_pairs(pairs)
+        self._plain = {
+            "groups": [
+                [_without_tensors(group, skip=("params",)) for group in optimizer.param_groups]
+                for optimizer in self._state.optimizers
+            ],
+            "states": [_plain_optimizer_state(optimizer) for optimizer in self._state.optimizers],
+            "schedulers": [clone_tree(scheduler.state_dict()) for scheduler in self._state.schedulers],
+            "scaler": None if self._state.scaler is None else clone_tree(self._state.scaler.state_dict()),
+            "extra": {name: clone_tree(get()) for name, (get, _) in self._state.extra.items()},
+            "rng": RngState(),
+        }
+
+    @torch.no_grad()
+    def restore(self, *, rng: bool = True) -> None:
+        """Put the captured state back into the same tensors and objects. Gradients are dropped.
+
+        Args:
+            rng: Whether the random number streams go back as well.
+        """
+        live = dict(self._live_tensors())
+        pairs = []
+        for key, kept in self._copies.items():
+            tensor = live.get(key)
+            if tensor is not None and _layout(tensor) == _layout(kept):
+                pairs.append((tensor.detach(), kept))
+            else:
+                self._put(key, kept)
+        copy_pairs(pairs)
+        for index, optimizer in enumerate(self._state.optimizers):
+            self._restore_plain_optimizer(index, optimizer)
+            optimizer.zero_grad(set_to_none=True)
+        for scheduler, state in zip(self._state.schedulers, self._plain["schedulers"], strict=True):
+            scheduler.load_state_dict(clone_tree(state))
+        if self._state.scaler is not None:
+            restore_scaler(self._state.scaler, self._plain["scaler"])
+        for name, (_, put) in self._state.extra.items():
+            if name in self._plain["extra"]:
+                put(clone_tree(self._plain["extra"][name]))
+        if rng:
+            self._plain["rng"].restore()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain containers and tensors (shared with the snapshot), for a checkpoint."""
+        return {
+            "tensors": dict(self._copies),
+            "plain": {**self._plain, "rng": self._plain["rng"].state_dict()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a state made by :meth:`state_dict`; tensors move to where the live ones are."""
+        live = dict(self._live_tensors())
+        self._copies = {
+            key: tensor.to(live[key].device) if key in live else tensor for key, tensor in state["tensors"].items()
+        }
+        self._plain = {**state["plain"], "rng": RngState.from_state_dict(state["plain"]["rng"])}
+
+    def _live_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Every tensor of the state under a stable key."""
+        for label, module in self._state.modules.items():
+            for name, parameter in module.named_parameters():
+                yield f"parameter/{label}/{name}", parameter
+            for name, buffer in module.named_buffers():
+                yield f"buffer/{label}/{name}", buffer
+        for index, optimizer in enumerate(self._state.optimizers):
+            for where, entry in _optimizer_entries(optimizer):
+                for key, value in entry.items():
+                    if isinstance(value, Tensor):
+                        yield f"optimizer/{index}/{where}/{key}", value
+
+    def _put(self, key: str, kept: Tensor) -> None:
+        """Restore a tensor whose live counterpart is gone or has another layout."""
+        kind, rest = key.split("/", 1)
+        if kind == "optimizer":
+            index, where, name = rest.split("/", 2)
+            optimizer = self._state.optimizers[int(index)]
+            entry = dict(_optimizer_entries(optimizer, create=True)).get(where)
+            if entry is not None:
+                entry[name] = kept.clone()
+            return
+        label, name = rest.split("/", 1)
+        owner_name, _, attribute = name.rpartition(".")
+        owner = self._state.modules[label].get_submodule(owner_name)
+        if kind == "buffer":
+            owner._buffers[attribute] = kept.clone()
+        else:
+            getattr(owner, attribute).data = kept.clone()
+
+    def _restore_plain_optimizer(self, index: int, optimizer: Optimizer) -> None:
+        for group, saved in zip(optimizer.param_groups, self._plain["groups"][index], strict=False):
+            group.update(clone_tree(saved))
+        saved_states = self._plain["states"][index]
+        for where, entry in list(_optimizer_entries(optimizer, groups=False)):
+            saved = saved_states.get(where)
+            if saved is None:  # it did not exist yet when the snapshot was taken
+                del optimizer.state[_parameter_at(optimizer, where)]
+                continue
+            kept = {key.rsplit("/", 1)[1] for key in self._copies if key.startswith(f"optimizer/{index}/{where}/")}
+            for key in [key for key in entry if key not in saved and key not in kept]:
+                del entry[key]
+            entry.update(clone_tree(saved))
+
+
+def restore_scaler(scaler: Any, state: dict[str, Any]) -> None:
+    """Put a gradient scaler back in place; its lazily created tensors are kept.
+
+    Args:
+        scaler: A ``torch.amp.GradScaler``.
+        state: Its ``state_dict()`` from before; empty if it is disabled.
+    """
+    if not state:
+        return
+    scaler.load_state_dict(state)
+    if isinstance(scaler._scale, Tensor):
+        scaler._scale.fill_(state["scale"])
+    if isinstance(scaler._growth_tracker, Tensor):
+        scaler._growth_tracker.fill_(state["_growth_tracker"])
+
+
+def clone_tree(value: Any) -> Any:
+    """A copy that shares nothing with the original: tensors cloned, containers rebuilt, the rest deep-copied."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: clone_tree(item) for key, item in value.items()}
+    if isinstance(value, list | tuple) and type(value) in (list, tuple):
+        return type(value)(clone_tree(item) for item in value)
+    return copy.deepcopy(value)
+
+
+def _optimizer_entries(
+    optimizer: Optimizer, *, groups: bool = True, create: bool = False
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Group options and per-parameter states of an optimizer under stable names."""
+    for g, group in enumerate(optimizer.param_groups):
+        if groups:
+            yield f"group{g}", group
+        for p, parameter in enumerate(group["params"]):
+            if create or parameter in optimizer.state:
+                yield f"{g}.{p}", optimizer.state[parameter]
+
+
+def _parameter_at(optimizer: Optimizer, where: str) -> Tensor:
+    group, position = where.split(".")
+    return optimizer.param_groups[int(group)]["params"][int(position)]
+
+
+def _plain_optimizer_state(optimizer: Optimizer) -> dict[str, Any]:
+    return {where: _without_tensors(entry, skip=()) for where, entry in _optimizer_entries(optimizer, groups=False)}
+
+
+def _without_tensors(entry: dict[str, Any], skip: tuple[str, ...]) -> dict[str, Any]:
+    return {key: clone_tree(value) for key, value in entry.items() if key not in skip and not isinstance(value, Tensor)}
+
+
+def _layout(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.shape, tensor.dtype, tensor.device
+
+
+@torch.no_grad()
+def copy_pairs(pairs: list[tuple[Tensor, Tensor]]) -> None:
+    """Copy second into first for each pair, in as few kernels as possible."""
+    groups: dict[Any, tuple[list[Tensor], list[Tensor]]] = {}
+    for target, source in pairs:
+        lists = groups.setdefault((target.device, target.dtype), ([], []))
+        lists[0].append(target)
+        lists[1].append(source)
+    for targets, sources in groups.values():
+        torch._foreach_copy_(targets, sources)
