@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Literal
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from benchmarks.faults.module import Built, evaluate_net
+from benchmarks.healthy import silence_lightning
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class FaultyRun:
 
 def train(run: FaultyRun, seed: int, with_fault: bool, callbacks: Sequence[Callback] = ()) -> LightningModule:
     """Build and fit one arm of a run on the CPU, silently, and return the trained module."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    silence_lightning()
     module, batches, trainer_kwargs = run.build(seed, with_fault)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -28,16 +28,35 @@ def identity_rnn() -> nn.Module:
     return cell
 
 
-def _run(repeat: int) -> FaultyRun:
+class LateUnclippedModule(FaultModule):
+    """Clips in its own hook, but for the steps from `unclipped_from` on."""
+
+    unclipped_from = 10**9
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        if self.trainer.global_step < self.unclipped_from:
+            self.clip_gradients(optimizer, CLIP_NORM, "norm")
+
+
+def _run(repeat: int, unclipped_from: int) -> FaultyRun:
     task = replace(LONG_MEMORY, make_net=partial(RowReader, identity_rnn, repeat))
 
     def build(seed: int, with_fault: bool) -> Built:
         torch.manual_seed(seed)
-        clipping = {} if with_fault else {"gradient_clip_val": CLIP_NORM}
-        return assemble(FaultModule(task, task.learning_rate), seed, None, **clipping)
+        module = LateUnclippedModule(task, task.learning_rate)
+        if with_fault:
+            module.unclipped_from = unclipped_from
+        return assemble(module, seed)
 
-    note = f"ReLU RNN over {8 * repeat} steps without gradient clipping (healthy twin: norm {CLIP_NORM:g})"
-    return FaultyRun(f"unclipped_rnn_{8 * repeat}_steps", build, note, "rollback", task.higher_is_better)
+    length = 8 * repeat
+    note = f"ReLU RNN over {length} steps, gradients not clipped from step {unclipped_from} (else: norm {CLIP_NORM:g})"
+    late = f"_from_{unclipped_from}" if unclipped_from else ""
+    return FaultyRun(f"unclipped_rnn_{length}_steps{late}", build, note, "rollback", task.higher_is_better)
 
 
-RUNS = [_run(4), _run(8)]
+RUNS = [_run(4, 0), _run(8, 0), _run(4, 300), _run(8, 300)]

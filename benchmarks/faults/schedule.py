@@ -28,27 +28,29 @@ def one_cycle(peak: float, total: int, step: int) -> float:
 
 
 class JumpModule(FaultModule):
-    """Writes a new learning rate into the optimizer at one step, as a hand-made schedule does."""
+    """Writes a new learning rate into the optimizer, once or (a hand-made schedule) before every step."""
 
     jump_factor = 1.0
+    every_step = False
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> Any:
-        if batch_idx == JUMP_STEP:
+        if batch_idx == JUMP_STEP or (self.every_step and batch_idx > JUMP_STEP):
             for group in self.optimizers().param_groups:  # type: ignore[union-attr]
                 group["lr"] = self.learning_rate * self.jump_factor
 
 
-def _jump(task_name: str, factor: int) -> FaultyRun:
+def _jump(task_name: str, factor: int, every_step: bool = False) -> FaultyRun:
     task = TASKS[task_name]
 
     def build(seed: int, with_fault: bool) -> Built:
         torch.manual_seed(seed)
         module = JumpModule(task, task.learning_rate)
-        module.jump_factor = factor if with_fault else 1
+        module.jump_factor, module.every_step = factor if with_fault else 1, every_step
         return assemble(module, seed)
 
-    note = f"learning rate times {factor} at step {JUMP_STEP} and for good"
-    return FaultyRun(f"lr_jump_x{factor}_{task_name}", build, note, "rollback", task.higher_is_better)
+    how, kind = ("written at every step", "rewritten") if every_step else ("written once", "jump")
+    note = f"learning rate times {factor} from step {JUMP_STEP}, {how}"
+    return FaultyRun(f"lr_{kind}_x{factor}_{task_name}", build, note, "rollback", task.higher_is_better)
 
 
 def _scheduled(kind: str, task_name: str, peak: int) -> FaultyRun:
@@ -70,6 +72,9 @@ def _scheduled(kind: str, task_name: str, peak: int) -> FaultyRun:
 RUNS = [
     *[_jump(name, 100) for name in ("mlp_sgd", "mlp_adam", "transformer_adam", "lstm_sgd", "regression_sgd")],
     _jump("mlp_sgd", 10),
+    # A rollback alone undoes a jump that was written once; here only a cut that survives the next write helps.
+    _jump("mlp_sgd", 30, every_step=True),
+    _jump("transformer_adam", 30, every_step=True),
     _scheduled("warmup", "mlp_sgd", 30),
     _scheduled("warmup", "transformer_adam", 30),
     _scheduled("warmup", "regression_sgd", 100),

@@ -12,7 +12,8 @@ from nan_callbacks.core.events import describe, to_json_line
 
 INCIDENT = {
     "event": "incident", "step": 7, "epoch": 0, "batch_index": 7, "code": "NAN101", "title": "non-finite gradients",
-    "where": "", "quantity": "grad_norm", "value": math.nan, "limit": None, "robust_z": None, "detail": "", "skipped": True,
+    "where": "", "quantity": "grad_norm", "value": math.nan, "limit": None, "robust_z": None, "detail": "",
+    "skipped": True,
 }  # fmt: skip
 SPIKE = {**INCIDENT, "step": 9, "code": "GRAD201", "title": "exploding gradient", "value": 812.0, "limit": 9.4}
 ROLLBACK = {"event": "rollback", "step": 11, "restored_step": 0, "reason": "3 steps in a row were dropped"}

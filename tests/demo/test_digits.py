@@ -13,7 +13,8 @@ def test_no_image_is_in_both_parts_and_none_is_lost():
 
     assert len(digits.train_labels) + len(digits.test_labels) == 1797
     assert len(digits.test_labels) == 450
-    assert 0 <= digits.train_images.min() and digits.train_images.max() == 1.0
+    assert digits.train_images.min() == 0.0
+    assert digits.train_images.max() == 1.0
     assert {len(np.unique(labels)) for labels in (digits.train_labels, digits.test_labels)} == {10}
 
 

@@ -40,3 +40,10 @@ def test_a_long_message_is_wrapped_within_a_hundred_columns():
 
     assert max(map(len, text.splitlines())) <= 100
     assert "\r" not in text
+
+
+def test_a_run_shown_before_is_not_shown_again_but_for_its_result():
+    again, full = shown(("repeat", 0.99)), shown(*[("epoch", 0.5)] * 3, ("finish", 0.99))
+
+    assert again.split() == ["with", "the", "guard", "as", "above", "99.0", "%"]
+    assert len(again) == len(full)

@@ -18,7 +18,7 @@ def test_a_long_list_of_actions_is_cut_short_and_says_so():
     story = tell([outcome(events=events, incidents=1, rollbacks=7)], width=200)
 
     assert story.count("  then: ") == 4
-    assert story.endswith("and 3 more actions")
+    assert story.endswith("and so on: 7 actions in all")
 
 
 def test_a_guard_that_noticed_nothing_is_not_praised():

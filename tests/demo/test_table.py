@@ -1,19 +1,16 @@
-import pytest
-
 from nan_callbacks.demo.faults import FAULTS
-from nan_callbacks.demo.table import actions, lost_steps, render
-from tests.demo.outcomes import QUIET, incident, outcome, rollback
+from nan_callbacks.demo.table import lost_steps, render
+from tests.demo.outcomes import incident, outcome, rollback
 
 
 def test_the_table_shows_the_three_accuracies_and_what_the_guard_did():
-    events = [incident(100), incident(252)]
-    table = render([outcome(events=events, incidents=2, skipped_steps=2)]).splitlines()
+    events = [incident(203), incident(204), rollback(205, 150)]
+    table = render([outcome(events=events, incidents=4, skipped_steps=3, rollbacks=1, lr_cuts=2)]).splitlines()
 
-    assert table[0].split("  ")[0] == "fault"
+    headings = "fault unguarded guarded undisturbed incidents skips rollbacks lr cuts steps lost"
+    assert " ".join(table[0].split()) == headings
     assert set(table[1]) == {"-"}
-    assert table[2].split() == (
-        "rows with NaN 10.0 % 98.0 % 99.0 % 2 2 skips 2 of 504".split()
-    )  # fmt: skip
+    assert " ".join(table[2].split()) == "rows with NaN 10.0 % 98.0 % 99.0 % 4 3 1 2 56"
 
 
 def test_columns_line_up():
@@ -21,29 +18,16 @@ def test_columns_line_up():
     end_of_incidents = lines[0].index("incidents") + len("incidents")
 
     assert [line[:end_of_incidents].split()[-1] for line in lines[2:]] == ["9", "10", "11"]
-    assert len({line.index("of 504") for line in lines[2:]}) == 1
+    assert len({len(line) for line in lines}) == 1
 
 
 def test_the_fullest_table_fits_a_hundred_columns():
-    full = outcome(
-        "scaled_samples", events=[rollback(503, 0)], incidents=120, skipped_steps=99, rollbacks=10, lr_cuts=10,
-        stopped=True, stop_reason="it went on",
-    )  # fmt: skip
+    fullest = [
+        outcome(name, events=[rollback(9999, 0)], incidents=9999, skipped_steps=9999, rollbacks=99, lr_cuts=99)
+        for name in FAULTS
+    ]
 
-    assert max(map(len, render([full]).splitlines())) <= 100
-
-
-@pytest.mark.parametrize(
-    ("summary", "words"),
-    [
-        ({}, "nothing"),
-        ({"skipped_steps": 1}, "1 skip"),
-        ({"skipped_steps": 4, "rollbacks": 1, "lr_cuts": 2}, "4 skips, 1 rollback, 2 lr cuts"),
-        ({"rollbacks": 3, "stopped": True}, "3 rollbacks, stopped"),
-    ],
-)
-def test_actions_are_counted_in_words(summary: dict, words: str):
-    assert actions({**QUIET, **summary}) == words
+    assert max(map(len, render(fullest).splitlines())) <= 100
 
 
 def test_a_step_counts_as_lost_once_however_often_it_is_undone():

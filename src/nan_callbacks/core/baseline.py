@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ MIN_VALUES = 3
 MAX_PEAK_RATIO = 10.0
 """Multiples of the largest accepted value of the window up to which the robust rule may stretch the limit."""
 
+LARGEST_LOG = math.log(sys.float_info.max)
+"""Logarithm beyond which ``math.exp`` raises."""
 
 MEMORY_BLOCKS = 8
 """Windows whose largest value is remembered: 1024 accepted steps at the default window."""
@@ -128,17 +131,19 @@ class Baseline:
             if len(self._raw) < s.warmup_steps:
                 return s.warmup_ratio * largest
             center, sigma = self._log.center, self._log.sigma
-            # A steep trend inside the window inflates sigma, hence the ceiling; it also keeps exp() in range.
-            robust = math.exp(min(center + s.z_threshold * sigma, math.log(MAX_PEAK_RATIO * largest)))
+            # A steep trend inside the window inflates sigma, hence the ceiling.
+            robust = min(math.exp(min(center + s.z_threshold * sigma, LARGEST_LOG)), MAX_PEAK_RATIO * largest)
             return max(robust, s.min_ratio * math.exp(center), s.peak_ratio * largest, s.memory_ratio * survived)
         center, sigma = self._raw.center, self._raw.sigma
         spread = max(largest - center, sigma)
         if len(self._raw) < s.warmup_steps:
-            return center + s.warmup_ratio * (max(abs(center), abs(largest)) + spread)
-        lenient = max(
-            s.z_threshold * sigma,
-            s.min_ratio * abs(center),
-            s.peak_ratio * spread,
-            s.memory_ratio * (survived - center),
-        )
+            lenient = s.warmup_ratio * (max(abs(center), abs(largest)) + spread)
+        else:
+            lenient = max(
+                s.z_threshold * sigma,
+                s.min_ratio * abs(center),
+                s.peak_ratio * spread,
+                s.memory_ratio * (survived - center),
+            )
+        # Zeros alone say nothing about the size of what follows them.
         return center + lenient if lenient > 0 else math.inf

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -38,7 +39,7 @@ class GuardConfig:
     """Multiples of the median that a spike has at least; benchmarks/false_alarms.py."""
     max_consecutive_skips: int = 3
     """Dropped steps in a row after which the state itself is suspected: rollback."""
-    max_skip_fraction: float = 0.5
+    max_skip_fraction: float = 0.75
     """Share of the last 100 steps that may be dropped before the guard gives up."""
     max_rollbacks: int = 3
     """Rollbacks without progress in between before the guard gives up."""
@@ -59,24 +60,26 @@ class GuardConfig:
         _choice(self, "on_spike", ("observe", "skip_step", "stop"))
         _choice(self, "on_divergence", ("observe", "rollback", "stop"))
         _choice(self, "on_give_up", ("stop", "raise"))
-        _whole(self, "window_size", 16, "a median needs a sample: 64 to 256 is usual")
-        _whole(self, "warmup_steps", 2, "10 to 100 is usual")
-        _whole(self, "max_consecutive_skips", 1, "3 is usual; a large value means: never roll back")
-        _whole(self, "max_rollbacks", 0, "0 means: give up instead of the first rollback")
-        _whole(self, "snapshot_every_n_steps", 1, "50 is usual; every step costs a copy of the state per step")
-        _whole(self, "probation_steps", 1, "as many steps as a bad update needs to show, 50 is usual")
-        _real(self, "z_threshold", 0.0, math.inf, "8 is usual; larger is more tolerant")
-        _real(self, "min_ratio", 1.0, math.inf, "10 is usual; larger is more tolerant")
-        _real(self, "max_skip_fraction", 0.0, 1.0, "0.5 is usual", closed_above=True)
-        _real(self, "lr_factor", 0.0, 1.0, "0.5 halves the learning rate")
+        _whole(self, "window_size", 16, "A median needs a sample: 64 to 256 is usual.")
+        _whole(self, "warmup_steps", 2, "10 to 100 is usual; longer means fewer false alarms early on.")
+        _whole(self, "max_consecutive_skips", 1, "3 is usual; a large value means: never roll back.")
+        _whole(self, "max_rollbacks", 0, "3 is usual; 0 means: give up instead of the first rollback.")
+        _whole(self, "snapshot_every_n_steps", 1, "50 is usual; every step costs a copy of the state per step.")
+        _whole(self, "probation_steps", 1, "As many steps as a bad update needs to show: 50 is usual.")
+        _real(self, "z_threshold", 0.0, math.inf, "8 is usual; larger is more tolerant.")
+        _real(self, "min_ratio", 1.0, math.inf, "10 is usual; larger is more tolerant.")
+        _real(
+            self, "max_skip_fraction", 0.0, 1.0, "0.75 is usual; 1 never gives up for dropped steps.", closed_above=True
+        )
+        _real(self, "lr_factor", 0.0, 1.0, "0.5 halves the learning rate.")
         if self.lr_recovery_steps is not None:
-            _whole(self, "lr_recovery_steps", 1, "None keeps the learning rate reduced")
+            _whole(self, "lr_recovery_steps", 1, "None keeps the learning rate reduced.")
         if self.warmup_steps > self.window_size:
             raise ConfigurationError.of(
                 "warmup_steps",
                 f"<= window_size ({self.window_size})",
                 self.warmup_steps,
-                "enlarge `window_size` or shorten `warmup_steps`",
+                "Enlarge `window_size` or shorten `warmup_steps`.",
             )
 
     @classmethod
@@ -89,7 +92,7 @@ def _choice(config: Any, name: str, allowed: tuple[str, ...]) -> None:
     value = getattr(config, name)
     if not isinstance(value, str) or value not in allowed:
         words = ", ".join(repr(word) for word in allowed)
-        raise ConfigurationError.of(name, f"one of {words}", value, "choose one of these words")
+        raise ConfigurationError.of(name, f"one of {words}", value, "Choose one of these words.")
 
 
 def _whole(config: Any, name: str, smallest: int, remedy: str) -> None:
@@ -100,7 +103,9 @@ def _whole(config: Any, name: str, smallest: int, remedy: str) -> None:
 
 def _real(config: Any, name: str, low: float, high: float, remedy: str, *, closed_above: bool = False) -> None:
     value = getattr(config, name)
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    # A comparison, not math.isfinite(), which raises for integers beyond the range of floats.
+    number = is_number and abs(value) <= sys.float_info.max
     if not number or value <= low or value > high or (value == high and not closed_above):
         above = "" if high == math.inf else (f" and <= {high:g}" if closed_above else f" and < {high:g}")
         raise ConfigurationError.of(name, f"a number > {low:g}{above}", value, remedy)

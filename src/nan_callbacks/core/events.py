@@ -58,6 +58,29 @@ def read_events(path: str | Path) -> list[Event]:
     return events
 
 
+def end_last_line(path: Path) -> None:
+    """Make a file ready to be appended to: half a line, as a killed run leaves it, is cut off.
+
+    Otherwise the next event would be glued to it, and a broken line in the middle is one that no reader passes over.
+    """
+    content = path.read_bytes() if path.exists() else b""
+    start = content.rfind(b"\n") + 1
+    last = content[start:]
+    if not last:
+        return
+    try:
+        from_json_line(last.decode("utf-8", errors="replace"))
+        torn = False
+    except ValueError:
+        torn = last.startswith(b"{")  # anything else was not written by us and is not ours to cut
+    with path.open("r+b") as file:
+        if torn:
+            file.truncate(start)
+        else:
+            file.seek(0, 2)
+            file.write(b"\n")
+
+
 def step_events(seen: StepObservation, decision: Decision, *, rank: int = 0) -> list[Event]:
     """The records of one decision: one per finding, then one per action that changes more than the step itself.
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from nan_callbacks.core.events import SCHEMA, Event, to_json_line
+from nan_callbacks.core.events import SCHEMA, Event, end_last_line, to_json_line
 
 SPOKEN_PER_CODE = 5
 """Incidents of one code that are printed one by one; after that every tenth. All of them are in the events."""
@@ -32,6 +32,7 @@ class Journal:
         self._counts: Counter[str] = Counter()
         self._codes: Counter[str] = Counter()
         self._stop_reason: str | None = None
+        self._appended = False
 
     def record(self, events: list[Event]) -> None:
         """Keep, write and say some events.
@@ -46,9 +47,7 @@ class Journal:
             if self.say is not None and self._worth_saying(event):
                 self.say(str(event["message"]))
         if self.path is not None and events:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.writelines(to_json_line(event) + "\n" for event in events)
+            self._append(self.path, events)
 
     def close(self, *, steps: int, lr_scale: float) -> None:
         """Record the totals, and say them if there was anything to say.
@@ -93,6 +92,14 @@ class Journal:
         self._counts = Counter(state["counts"])
         self._codes = Counter(state["codes"])
         self._stop_reason = state["stop_reason"]
+
+    def _append(self, path: Path, events: list[Event]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not self._appended:
+            end_last_line(path)
+            self._appended = True
+        with path.open("a", encoding="utf-8") as file:
+            file.writelines(to_json_line(event) + "\n" for event in events)
 
     def _count(self, event: Event) -> None:
         kind = event["event"]

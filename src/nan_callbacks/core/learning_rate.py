@@ -28,7 +28,7 @@ class LearningRateScale:
         Returns:
             The factor of this cut.
         """
-        factor = self.factor ** (2**repeats)
+        factor: float = self.factor ** (2**repeats)
         if self._before_cut is None:
             self._before_cut = self.scale
         self.scale *= factor

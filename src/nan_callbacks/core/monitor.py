@@ -37,6 +37,8 @@ class Monitor:
         self.ledger = Ledger(config.snapshot_every_n_steps, config.probation_steps)
         self.policy = Policy(config, self.ledger)
         self._streams: dict[int, Stream] = {}
+        self._norm_origin = 0
+        """Step from which the cadence of the parameter norm counts: growth is measured from a restored state on."""
 
     @property
     def lr_scale(self) -> float:
@@ -55,7 +57,7 @@ class Monitor:
 
     def wants_param_norm(self) -> bool:
         """Whether the coming observation should carry the parameter norm."""
-        return self.step % PARAM_NORM_EVERY_N_STEPS == 0
+        return (self.step - self._norm_origin) % PARAM_NORM_EVERY_N_STEPS == 0
 
     def snapshot_is_due(self) -> bool:
         """Whether a snapshot should be taken before the coming step."""
@@ -81,12 +83,13 @@ class Monitor:
         """
         self.step = observation.step + 1
         stream = self._stream(observation.stream)
-        decision = self.policy.decide(observation, stream.update(observation))
+        decision = self.policy.decide(observation, stream.update(observation), suspicious=stream.suspicious)
         if decision.level_accepted:
             for each in self._streams.values():
                 each.accept_level()
         if decision.action is Action.ROLLBACK:
             self._rewind_detectors()
+            self._norm_origin = self.step
         return decision
 
     def state_dict(self) -> dict[str, Any]:
@@ -94,6 +97,7 @@ class Monitor:
         return {
             "version": STATE_VERSION,
             "step": self.step,
+            "norm_origin": self._norm_origin,
             "policy": self.policy.state_dict(),
             "ledger": self.ledger.state_dict(),
             "streams": self._detectors_state(),
@@ -115,6 +119,7 @@ class Monitor:
                 "resume with the version of nan-callbacks that wrote the checkpoint."
             )
         self.step = int(state["step"])
+        self._norm_origin = int(state["norm_origin"])
         self.policy.load_state_dict(state["policy"])
         self.ledger.load_state_dict(state["ledger"])
         if not snapshots_kept:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Any
 
@@ -19,6 +20,11 @@ BUDGET_MIN_STEPS = 20
 PROGRESS_STEPS = 200
 """Applied steps after a rollback that count as progress: two snapshots have been taken and trusted meanwhile at the
 default cadence, so a further rollback goes to a newer state."""
+
+CHANCE_OF_A_RUN = 1e-4
+"""Probability below which a run of dropped steps is not put down to chance: once in 10 000 steps."""
+LONGEST_RUN = 20
+"""Dropped steps in a row after which the state is suspected however many were dropped before."""
 
 SPIKES = frozenset({"GRAD201", "LOSS401", "ACT301"})
 """Findings about finite values: harder data can cause them as well as a broken state."""
@@ -40,14 +46,22 @@ class Policy:
         self.ledger = ledger
         self.learning_rate = LearningRateScale(config.lr_factor, config.lr_recovery_steps)
         self._recent_drops: deque[bool] = deque(maxlen=BUDGET_STEPS)
+        self._weathered: deque[bool] = deque(maxlen=BUDGET_STEPS)
+        """Steps, dropped or not, up to the last applied one; without runs that ended in a rollback."""
         self._consecutive_skips = 0
         self._only_spikes = True
         self._rollbacks = 0
         self._applied_since_rollback = 0
         self.gave_up = False
 
-    def decide(self, seen: StepObservation, findings: list[Finding]) -> Decision:
-        """Decide about one observed step."""
+    def decide(self, seen: StepObservation, findings: list[Finding], *, suspicious: bool = False) -> Decision:
+        """Decide about one observed step.
+
+        Args:
+            seen: The step.
+            findings: What the detectors found in it, the gravest first.
+            suspicious: True while a detector suspects the present state; such a step is no proof of a snapshot.
+        """
         proposed = max((finding.action for finding in findings), default=Action.OBSERVE)
         self._recent_drops.append(not seen.applied and bool(findings))
         if self.gave_up:
@@ -57,10 +71,11 @@ class Policy:
         if proposed is Action.ROLLBACK:
             return self._roll_back(findings, findings[0].title)
         if seen.applied:
-            return self._applied(findings)
+            return self._applied(findings, suspicious=suspicious)
         return self._dropped(seen, findings) if findings else self._decision(Action.OBSERVE, findings, "")
 
-    def _applied(self, findings: list[Finding]) -> Decision:
+    def _applied(self, findings: list[Finding], *, suspicious: bool) -> Decision:
+        self._weathered.extend([True] * self._consecutive_skips + [False])
         self._consecutive_skips = 0
         self._only_spikes = True
         self._applied_since_rollback += 1
@@ -68,7 +83,7 @@ class Policy:
             self._rollbacks = 0
             self.learning_rate.confirm()
         recovered = self.learning_rate.clean_step()
-        if not findings:
+        if not findings and not suspicious:
             self.ledger.clean_step()
         return self._decision(Action.OBSERVE, findings, "", lr_recovered=recovered)
 
@@ -80,11 +95,23 @@ class Policy:
             return self._decision(Action.SKIP_STEP, findings, "the batch is non-finite")
         self._consecutive_skips += 1
         self._only_spikes &= all(finding.code in SPIKES for finding in findings)
-        if self._consecutive_skips < self.config.max_consecutive_skips:
+        if self._consecutive_skips < self._suspicious_run():
             return self._decision(Action.SKIP_STEP, findings, "")
         if self._rollbacks > 0 and self._applied_since_rollback == 0 and self._only_spikes:
             return self._accept_level(findings)
         return self._roll_back(findings, f"{self._consecutive_skips} steps in a row were dropped")
+
+    def _suspicious_run(self) -> int:
+        """Drops in a row that chance does not explain, given how many of the steps before had to be dropped.
+
+        A layer that fails on every third batch gives three failures in a row every few steps, with the state in
+        perfect health. A run of k drops has probability p^k where each step is dropped with probability p.
+        """
+        share = sum(self._weathered) / len(self._weathered) if self._weathered else 0.0
+        smallest = self.config.max_consecutive_skips
+        if not 0.0 < share < 1.0:
+            return smallest
+        return max(smallest, min(math.ceil(math.log(CHANCE_OF_A_RUN) / math.log(share)), LONGEST_RUN))
 
     def _accept_level(self, findings: list[Finding]) -> Decision:
         self._consecutive_skips = 0
@@ -142,6 +169,7 @@ class Policy:
         """Plain state."""
         return {
             "recent_drops": list(self._recent_drops),
+            "weathered": list(self._weathered),
             "consecutive_skips": self._consecutive_skips,
             "only_spikes": self._only_spikes,
             "rollbacks": self._rollbacks,
@@ -153,6 +181,7 @@ class Policy:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state made by :meth:`state_dict`."""
         self._recent_drops = deque(state["recent_drops"], maxlen=BUDGET_STEPS)
+        self._weathered = deque(state["weathered"], maxlen=BUDGET_STEPS)
         self._consecutive_skips = int(state["consecutive_skips"])
         self._only_spikes = bool(state["only_spikes"])
         self._rollbacks = int(state["rollbacks"])

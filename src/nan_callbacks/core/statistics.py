@@ -15,7 +15,7 @@ Rousseeuw & Croux, "Alternatives to the Median Absolute Deviation", JASA 88 (199
 def median_of_sorted(values: Sequence[float]) -> float:
     """Median of an ascending, non-empty sequence."""
     middle = len(values) // 2
-    return values[middle] if len(values) % 2 else 0.5 * (values[middle - 1] + values[middle])
+    return values[middle] if len(values) % 2 else 0.5 * values[middle - 1] + 0.5 * values[middle]
 
 
 def median(values: Sequence[float]) -> float:

@@ -101,6 +101,9 @@ class Stream:
                 if state is not None:
                     fresh[name].load_state_dict(state[name])
                 self.detectors[name] = fresh[name]
+        divergence = self.detectors["divergence"]
+        if isinstance(divergence, DivergenceDetector):
+            divergence.begin_parole()
 
     def state_dict(self) -> dict[str, Any]:
         """Plain state."""

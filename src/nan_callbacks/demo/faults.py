@@ -75,16 +75,16 @@ FAULTS: dict[str, Fault] = {
         ),
         Fault(
             name="scaled_samples",
-            title="wildly scaled samples",
+            title="scaled samples",
             happening="four images of each of the batches at steps {when} are 10 000 times too bright",
             moments=(0.2, 0.5, 0.8, 0.97),
             corrupt=rescale,
         ),
         Fault(
             name="learning_rate",
-            title="learning rate x 100",
-            happening="from step {when} on, the schedule says a learning rate 100 times too high",
-            moments=(0.4,),
+            title="learning rate",
+            happening="from step {when} on, the schedule says a rate 100 times too high",
+            moments=(0.0,),
             learning_rate_factor=100.0,
         ),
     )

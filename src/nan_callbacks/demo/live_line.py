@@ -54,6 +54,12 @@ class LiveLine:
         self._resume()
         self._write("    " * (self._epochs - self._shown) + f"   {percent(accuracy):>7}\n")
 
+    def repeat(self, accuracy: float) -> None:
+        """Show the result of a run that has been shown before."""
+        self._write(" as above".ljust(4 * self._epochs))
+        self._shown = self._epochs
+        self.finish(accuracy)
+
     def _resume(self) -> None:
         if self._at_line_start:
             self._write(" " * (LABEL_WIDTH + 4 * self._shown))

@@ -15,7 +15,7 @@ from nan_callbacks.demo.faults import FAULTS, Fault
 from nan_callbacks.demo.frameworks import FRAMEWORKS, load_train_arm
 from nan_callbacks.demo.live_line import COLUMNS, LiveLine
 from nan_callbacks.demo.story import tell
-from nan_callbacks.demo.table import Outcome, percent, render
+from nan_callbacks.demo.table import Outcome, render
 
 
 def run_demo(framework: str, faults: Sequence[str], output: Path, recipe: Recipe, stream: TextIO) -> list[Outcome]:
@@ -54,8 +54,8 @@ class _Demo:
         digits = self.digits
         introduction = (
             f"{FRAMEWORKS[self.framework].title}: a small convolutional net with BatchNorm learns "
-            f"scikit-learn's digits, {len(digits.train_labels)} images to learn from, {len(digits.test_labels)} to test "
-            f"on. Along each line: the test accuracy in % after every epoch, at the end the final one."
+            f"scikit-learn's digits, {len(digits.train_labels)} images to learn from, {len(digits.test_labels)} "
+            f"to test on. Along each line: the test accuracy in % after every epoch, at the end the final one."
         )
         self._print(textwrap.fill(introduction, COLUMNS))
 
@@ -68,7 +68,7 @@ class _Demo:
         return Outcome(fault, unguarded, guarded, self._undisturbed_arm(), total_steps)
 
     def conclude(self, outcomes: Sequence[Outcome]) -> None:
-        self._print("\nFinal test accuracy, and what it took:\n")
+        self._print(f"\nFinal test accuracy after {outcomes[0].total_steps} steps, and what it took:\n")
         self._print(render(outcomes))
         self._print("\n" + tell(outcomes, COLUMNS))
         self._print("\nAll events of the guarded runs, one JSON object a line; to read them again:")
@@ -82,7 +82,7 @@ class _Demo:
         if self.undisturbed is None:
             self.undisturbed = self._train("never disturbed", self._arm(None, guarded=False))
         else:
-            self._print(f"   never disturbed     (the run above) {percent(self.undisturbed.accuracy)}")
+            LiveLine(self.stream, "never disturbed", self.recipe.epochs).repeat(self.undisturbed.accuracy)
         return self.undisturbed
 
     def _arm(self, fault: Fault | None, *, guarded: bool) -> Arm:

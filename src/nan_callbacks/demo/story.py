@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from nan_callbacks.demo.table import Outcome, count, percent
+from nan_callbacks.demo.table import Outcome, percent
 
 ACTIONS = ("rollback", "reduce_lr", "level_accepted", "lr_recovered", "stop")
 """Events that tell of an action; a skipped step is told by its incident."""
@@ -33,7 +33,7 @@ def _paragraph(outcome: Outcome, width: int) -> str:
         lines.append(f"  first noticed: {incidents[0]['message']}")
     lines += [f"  then: {event['message']}" for event in actions[:QUOTED_ACTIONS]]
     if len(actions) > QUOTED_ACTIONS:
-        lines.append(f"  and {count(len(actions) - QUOTED_ACTIONS, 'more action')}")
+        lines.append(f"  and so on: {len(actions)} actions in all")
     return "\n".join(textwrap.fill(line, width, subsequent_indent="    ", break_on_hyphens=False) for line in lines)
 
 

@@ -9,8 +9,9 @@ from typing import Any
 from nan_callbacks.demo.arm import ArmResult
 from nan_callbacks.demo.faults import Fault
 
-HEADINGS = ("fault", "unguarded", "guarded", "undisturbed", "incidents", "what the guard did", "steps lost")
-LEFT_ALIGNED = {"fault", "what the guard did"}
+HEADINGS = (
+    "fault", "unguarded", "guarded", "undisturbed", "incidents", "skips", "rollbacks", "lr cuts", "steps lost",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,42 +41,23 @@ def lost_steps(events: Sequence[dict[str, Any]]) -> int:
     return len(lost)
 
 
-def actions(summary: dict[str, Any]) -> str:
-    """What the guard did, counted."""
-    counts = [
-        count(summary["skipped_steps"], "skip"),
-        count(summary["rollbacks"], "rollback"),
-        count(summary["lr_cuts"], "lr cut"),
-        "stopped" if summary["stopped"] else "",
-    ]
-    return ", ".join(part for part in counts if part) or "nothing"
-
-
-def count(number: int, noun: str) -> str:
-    """A number with its noun, empty for none."""
-    return f"{number} {noun}{'' if number == 1 else 's'}" if number else ""
-
-
 def render(outcomes: Sequence[Outcome]) -> str:
     """The table as text."""
     rows = [HEADINGS, *(_row(outcome) for outcome in outcomes)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
     lines = [_line(row, widths) for row in rows]
     lines.insert(1, "-" * len(lines[0]))
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join(lines)
 
 
 def _row(outcome: Outcome) -> tuple[str, ...]:
-    guarded = outcome.guarded
-    return (
-        outcome.fault.title, percent(outcome.unguarded.accuracy), percent(guarded.accuracy),
-        percent(outcome.undisturbed.accuracy), str(guarded.summary["incidents"]), actions(guarded.summary),
-        f"{lost_steps(guarded.events)} of {outcome.total_steps}",
-    )  # fmt: skip
+    summary = outcome.guarded.summary
+    arms = (outcome.unguarded, outcome.guarded, outcome.undisturbed)
+    counts = (summary[name] for name in ("incidents", "skipped_steps", "rollbacks", "lr_cuts"))
+    lost = lost_steps(outcome.guarded.events)
+    return (outcome.fault.title, *(percent(arm.accuracy) for arm in arms), *map(str, counts), str(lost))
 
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    cells = zip(HEADINGS, row, widths, strict=True)
-    return "  ".join(
-        cell.ljust(width) if heading in LEFT_ALIGNED else cell.rjust(width) for heading, cell, width in cells
-    )
+    fault, *numbers = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+    return "  ".join((fault.strip().ljust(widths[0]), *numbers))

@@ -29,6 +29,15 @@ def withhold_update(trainer: Any) -> None:
     They update when ``global_step`` has grown past the step of their last update; ``global_step`` grows after a
     dropped step as well.
     """
+    _set_latest_update(trainer, trainer.global_step + 1)
+
+
+def forget_update(trainer: Any) -> None:
+    """Keep every averaging callback from counting the restored weights as the result of the last step."""
+    _set_latest_update(trainer, trainer.global_step)
+
+
+def _set_latest_update(trainer: Any, step: int) -> None:
     for callback in averaging_callbacks(trainer):
         if hasattr(callback, "_latest_update_step"):
-            callback._latest_update_step = trainer.global_step + 1
+            callback._latest_update_step = step

@@ -11,37 +11,16 @@ from typing import Any
 import torch
 from pytorch_lightning import LightningModule, Trainer, seed_everything
 from pytorch_lightning.callbacks import ProgressBar
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from nan_callbacks.demo.arm import Arm, ArmResult, Progress
 from nan_callbacks.lightning import NaNGuard
 
-CLASSES = 10
-LAST_SIDE = 2
-"""Side of an 8 × 8 image after two poolings."""
-
-
-class ResidualBlock(nn.Module):
-    """Two convolutions with BatchNorm beside a connection that keeps the input (He et al., CVPR 2016)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.branch = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
-            nn.ReLU(),
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
-        )
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Add the branch to the input."""
-        return torch.relu(inputs + self.branch(inputs))
-
 
 class DigitsModule(LightningModule):
-    """A small residual net that learns the digits. Nothing in it knows of the guard.
+    """A small convolutional net with BatchNorm that learns the digits. Nothing in it knows of the guard.
 
     Args:
         arm: What to train on and how.
@@ -50,16 +29,19 @@ class DigitsModule(LightningModule):
     def __init__(self, arm: Arm) -> None:
         super().__init__()
         self.arm = arm
-        channels = arm.recipe.channels
         self.net = nn.Sequential(
-            nn.Conv2d(1, channels, 3, padding=1),
+            nn.Conv2d(1, 16, 3, padding=1),
+            nn.BatchNorm2d(16),
             nn.ReLU(),
-            ResidualBlock(channels),
             nn.MaxPool2d(2),
-            ResidualBlock(channels),
+            nn.Conv2d(16, 32, 3, padding=1),
+            nn.BatchNorm2d(32),
+            nn.ReLU(),
             nn.MaxPool2d(2),
             nn.Flatten(),
-            nn.Linear(channels * LAST_SIDE**2, CLASSES),
+            nn.Linear(32 * 2 * 2, 64),
+            nn.ReLU(),
+            nn.Linear(64, 10),
         )
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
@@ -72,7 +54,7 @@ class DigitsModule(LightningModule):
         images, labels = batch
         self.log("test_accuracy", (self.net(images).argmax(dim=-1) == labels).float().mean())
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Gradient descent with momentum, on the schedule of this arm."""
         recipe = self.arm.recipe
         optimizer = torch.optim.SGD(self.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum)
@@ -130,8 +112,8 @@ def train_arm(arm: Arm, progress: Progress) -> ArmResult:
         arm: What to train.
         progress: Where to show how it goes.
     """
-    guard = NaNGuard(events_path=arm.events_path) if arm.guarded else None
-    with _quiet_lightning():
+    guard = NaNGuard(events_path=str(arm.events_path)) if arm.guarded else None
+    with _quiet_lightning(), _one_thread():
         seed_everything(arm.recipe.seed, verbose=False)
         module = DigitsModule(arm)
         test_batch = (_as_image_tensor(arm.digits.test_images), torch.from_numpy(arm.digits.test_labels))
@@ -156,6 +138,17 @@ def _accuracy(module: DigitsModule, images: Tensor, labels: Tensor) -> float:
     module.eval()
     with torch.no_grad():
         return float((module.net(images).argmax(dim=-1) == labels).float().mean())
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Train on one thread: so small a net leaves several waiting for each other, on a busy machine for minutes."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager

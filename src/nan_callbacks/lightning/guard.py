@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from typing import Any, Literal
 
 from torch import Tensor
@@ -19,9 +21,8 @@ from nan_callbacks.lightning.voice import publish, speaker
 
 STATE_VERSION = 1
 
-SNAPSHOT_BYTES_IN_CHECKPOINT = 256 * 2**20
-"""Size up to which the snapshots travel in checkpoints by default: a checkpoint of a small model may triple, one of
-a large model must not."""
+PUBLISHED_TOTALS = ("incidents", "skipped_steps", "rollbacks", "lr_scale")
+"""Totals that loggers and monitoring callbacks see."""
 
 
 class NaNGuard(*CALLBACK_BASES):  # type: ignore[misc]
@@ -51,7 +52,7 @@ class NaNGuard(*CALLBACK_BASES):  # type: ignore[misc]
         events_path: File to which every event is appended as one JSON line; None for no file.
         log_every_n_steps: Steps between values sent to the loggers; None: as the trainer does.
         checkpoint_snapshots: Whether snapshots travel in checkpoints, so that a resumed run can roll back beyond the
-            resume: ``auto`` up to 256 MiB, ``always``, ``never``.
+            resume: ``auto`` up to 256 MiB, ``always``, ``never``. Never, whatever is said here, with sharded strategies.
         verbose: Whether incidents and actions are printed.
         strict: Whether an error inside the guard is raised. Otherwise it is reported once and the guard steps aside.
 
@@ -74,14 +75,14 @@ class NaNGuard(*CALLBACK_BASES):  # type: ignore[misc]
         z_threshold: float = 8.0,
         min_ratio: float = 10.0,
         max_consecutive_skips: int = 3,
-        max_skip_fraction: float = 0.5,
+        max_skip_fraction: float = 0.75,
         max_rollbacks: int = 3,
         lr_factor: float = 0.5,
         lr_recovery_steps: int | None = None,
         snapshot_every_n_steps: int = 50,
         probation_steps: int = 50,
         on_give_up: Literal["stop", "raise"] = "stop",
-        events_path: str | None = None,
+        events_path: str | os.PathLike[str] | None = None,
         log_every_n_steps: int | None = None,
         checkpoint_snapshots: Literal["auto", "always", "never"] = "auto",
         verbose: bool = True,
@@ -105,30 +106,19 @@ class NaNGuard(*CALLBACK_BASES):  # type: ignore[misc]
             probation_steps=probation_steps,
             on_give_up=on_give_up,
         )
-        if checkpoint_snapshots not in ("auto", "always", "never"):
-            raise ConfigurationError.of(
-                "checkpoint_snapshots",
-                "one of 'auto', 'always', 'never'",
-                checkpoint_snapshots,
-                "choose one of these words",
-            )
-        if log_every_n_steps is not None and (type(log_every_n_steps) is not int or log_every_n_steps < 1):
-            raise ConfigurationError.of(
-                "log_every_n_steps",
-                "a whole number >= 1 or None",
-                log_every_n_steps,
-                "None follows the trainer",
-            )
         self.events_path = events_path
         self.log_every_n_steps = log_every_n_steps
         self.checkpoint_snapshots = checkpoint_snapshots
         self.verbose = verbose
         self.strict = strict
+        self._check_arguments()
         self._monitor = Monitor(self.config)
         self._journal = Journal(None, None)
         self._session: GuardSession | None = None
         self._hooks: TrainerHooks | None = None
         self._resumed: dict[str, Any] | None = None
+        self._final: dict[str, Any] | None = None
+        self._published: dict[str, float] = {}
         self._aside = False
 
     # -- what the user reads -------------------------------------------------------------------------------------
@@ -150,12 +140,19 @@ class NaNGuard(*CALLBACK_BASES):  # type: ignore[misc]
 
     # -- hooks ---------------------------------------------------------------------------------------------------
 
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Every fit begins anew; what a checkpoint holds for it is loaded after this."""
+        if stage == "fit":
+            self._aside = False
+            self._resumed = self._final = None
+
     @fails_open
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Begin to guard. Tuners and the sanity check never come here; ``fast_dev_run`` is left alone."""
         self._monitor = Monitor(self.config)
         path = self.events_path if trainer.is_global_zero else None
         self._journal = Journal(path, speaker(trainer, verbose=self.verbose))
+        self._published = {}
         if trainer.fast_dev_run:
             return
         session = GuardSession(trainer, pl_module, self._monitor, self._journal)
@@ -175,6 +172,7 @@ class NaNGuard(*CALLBACK_BASES):  # type: ignore[misc]
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Remember what a dropped step would have to put back."""
         if self._session is not None:
+            self._session.learning_rate.adopt([config.scheduler for config in trainer.lr_scheduler_configs])
             self._session.batch_start(batch)
 
     @fails_open
@@ -186,46 +184,54 @@ class NaNGuard(*CALLBACK_BASES):  # type: ignore[misc]
     @fails_open
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Judge the batch's steps, act, log."""
-        if self._session is not None:
-            self._session.batch_end()
-            self._publish(trainer, force=False)
+        if self._session is None:
+            return
+        before = self._monitor.step
+        self._session.batch_end()
+        if self._monitor.step != before:
+            every = self.log_every_n_steps or trainer.log_every_n_steps
+            stepped = trainer.fit_loop.epoch_loop._batches_that_stepped + 1
+            self._publish(trainer, to_loggers=every > 0 and stepped % every == 0)
 
     @fails_open
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
-        """Never validate non-finite weights."""
+        """Never validate non-finite weights. Monitors of our values may come at its end."""
         if self._session is not None and not trainer.sanity_checking:
             self._session.check_parameters()
+            self._publish(trainer)
 
     @fails_open
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Validation may have drawn random numbers."""
         if self._session is not None:
-            self._session.window.forget_rng()
+            self._session.window.remember_rng()
 
     @fails_open
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Epoch-wise schedulers and monitors of our values come next."""
         if self._session is not None:
             self._session.learning_rate.suspended.clear()
-            self._publish(trainer, force=True)
+            self._publish(trainer)
 
     @fails_open
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Give everything back."""
         if self._session is not None:
             self._session.check_parameters()
-            self._journal.close(steps=self._monitor.step, lr_scale=self._monitor.lr_scale)
-        self._release()
+        self._end()
 
     @fails_open
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """The run broke off: leave its objects as they were found."""
-        self._release()
+        """The run broke off: its weights may be saved now, and its objects must be left as they were found."""
+        if self._session is not None and trainer.world_size == 1:  # other ranks need not come here
+            with suppress(Exception):  # what broke the run may break this as well, and is what the user must see
+                self._session.check_parameters()
+        self._end()
 
     @fails_open
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """The same, in case the end was not reached."""
-        self._release()
+        self._end()
 
     def step_aside(self) -> None:
         """Undo every change made to the run's objects and do nothing from now on."""
@@ -243,16 +249,17 @@ class NaNGuard(*CALLBACK_BASES):  # type: ignore[misc]
         """Everything that a resumed run needs to decide as the unbroken one: plain containers and tensors."""
         if self._aside:
             return {}
+        session = self._session
+        if session is None and self._final is not None:
+            return self._final
         state: dict[str, Any] = {
             "version": STATE_VERSION,
             "monitor": self._monitor.state_dict(),
             "journal": self._journal.state_dict(),
         }
-        session = self._session
         if session is not None:
             state["learning_rate"] = session.learning_rate.state_dict()
-            small = session.snapshots.nbytes <= SNAPSHOT_BYTES_IN_CHECKPOINT
-            if self.checkpoint_snapshots == "always" or (self.checkpoint_snapshots == "auto" and small):
+            if session.snapshots.travel(self.checkpoint_snapshots):
                 state["snapshots"] = session.snapshots.state_dict()
         return state
 
@@ -271,6 +278,28 @@ class NaNGuard(*CALLBACK_BASES):  # type: ignore[misc]
 
     # -- inside --------------------------------------------------------------------------------------------------
 
+    def _check_arguments(self) -> None:
+        """The arguments that :class:`GuardConfig` does not know."""
+        if self.checkpoint_snapshots not in ("auto", "always", "never"):
+            raise ConfigurationError.of(
+                "checkpoint_snapshots",
+                "one of 'auto', 'always', 'never'",
+                self.checkpoint_snapshots,
+                "choose one of these words",
+            )
+        every = self.log_every_n_steps
+        if every is not None and (type(every) is not int or every < 1):
+            raise ConfigurationError.of(
+                "log_every_n_steps", "a whole number >= 1 or None", every, "None follows the trainer"
+            )
+        if self.events_path is not None and not isinstance(self.events_path, str | os.PathLike):
+            raise ConfigurationError.of(
+                "events_path", "a path or None", self.events_path, "such as 'logs/events.jsonl'; None writes no file"
+            )
+        for name in ("verbose", "strict"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigurationError.of(name, "True or False", getattr(self, name), "choose one of the two")
+
     def _load_resumed(self, session: GuardSession) -> None:
         state, self._resumed = self._resumed, None
         if state is None:
@@ -280,6 +309,7 @@ class NaNGuard(*CALLBACK_BASES):  # type: ignore[misc]
             session.snapshots.load_state_dict(snapshots)
         self._monitor.load_state_dict(state["monitor"], snapshots_kept=snapshots is not None)
         self._journal.load_state_dict(state["journal"])
+        session.window.refresh()  # in the middle of an epoch, no hook of its start will do so
         if "learning_rate" in state:
             session.learning_rate.load_state_dict(state["learning_rate"])
 
@@ -296,23 +326,32 @@ class NaNGuard(*CALLBACK_BASES):  # type: ignore[misc]
         if self._session is not None:
             self._session.check_parameters()
 
-    def _publish(self, trainer: Any, *, force: bool) -> None:
+    def _publish(self, trainer: Any, *, to_loggers: bool = False) -> None:
+        """Show our values to monitoring callbacks whenever a total has changed or logging is due."""
         session = self._session
-        every = self.log_every_n_steps or trainer.log_every_n_steps
-        due = every and self._monitor.step % every == 0
-        if session is None or session.last is None or not (force or due):
+        if session is None or session.last is None:
             return
-        totals = self.summary
-        names = ("incidents", "skipped_steps", "rollbacks", "lr_scale")
-        values = {name: float(totals[name]) for name in names}
-        if session.last.grad_norm is not None:
-            values["grad_norm"] = session.last.grad_norm
-        publish(trainer, values, to_loggers=bool(due))
+        summary = self.summary
+        totals = {name: float(summary[name]) for name in PUBLISHED_TOTALS}
+        if to_loggers or totals != self._published:
+            self._published = totals
+            norm = session.last.grad_norm
+            values = totals if norm is None else {**totals, "grad_norm": norm}
+            publish(trainer, values, to_loggers=to_loggers)
+
+    def _end(self) -> None:
+        if self._session is not None:
+            self._journal.close(steps=self._monitor.step, lr_scale=self._monitor.lr_scale)
+        self._release()
 
     def _release(self) -> None:
+        """Give every object of the run back as it was found, and let go of them."""
         if self._hooks is not None:
             self._hooks.uninstall()
             self._hooks = None
         if self._session is not None:
             self._session.learning_rate.uninstall()
+            # Checkpoints are also written after this: by other callbacks' hooks at the end, and by the user.
+            self._final = self.state_dict()
             self._session = None
+        self._journal.say = None

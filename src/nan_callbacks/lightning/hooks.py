@@ -7,6 +7,8 @@ from typing import Any
 
 from torch.optim import Optimizer
 
+from nan_callbacks.torch.gate import has_gradients
+
 
 class TrainerHooks:
     """Puts the gate after all other hooks, and a check before every checkpoint.
@@ -26,7 +28,7 @@ class TrainerHooks:
         self._trainer = trainer
         self._gate = gate
         self._before_checkpoint = before_checkpoint
-        self._patched: list[tuple[Any, str]] = []
+        self._patched: list[tuple[Any, str, Any, Any]] = []
 
     def install(self) -> None:
         """Take over."""
@@ -34,7 +36,11 @@ class TrainerHooks:
         clip, save = plugin._clip_gradients, self._trainer.save_checkpoint
 
         def clip_unless_dropped(model: Any, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
-            if self._gate(getattr(optimizer, "_optimizer", optimizer)):
+            stepping = getattr(optimizer, "_optimizer", optimizer)
+            had_gradients = has_gradients(stepping)
+            admitted = self._gate(stepping)
+            # The second condition matters if the guard failed, and stepped aside, after it had dropped the gradients.
+            if admitted and has_gradients(stepping) == had_gradients:
                 return clip(model, optimizer, *args, **kwargs)
             return None
 
@@ -47,10 +53,15 @@ class TrainerHooks:
 
     def uninstall(self) -> None:
         """Give everything back as it was found."""
-        for owner, name in reversed(self._patched):
-            vars(owner).pop(name, None)
+        for owner, name, found, replacement in reversed(self._patched):
+            if vars(owner).get(name) is not replacement:
+                continue  # somebody has wrapped our replacement, which passes everything on from now on
+            if found is None:
+                del vars(owner)[name]
+            else:
+                setattr(owner, name, found)
         self._patched.clear()
 
     def _patch(self, owner: Any, name: str, replacement: Callable[..., Any]) -> None:
+        self._patched.append((owner, name, vars(owner).get(name), replacement))
         setattr(owner, name, replacement)
-        self._patched.append((owner, name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import math
 from typing import Any
 
@@ -32,14 +33,25 @@ class LearningRateControl:
         self._optimizers = optimizers
         self._schedulers = schedulers
         self._written: dict[str, tuple[float, float]] = {}
+        self._assigned: set[str] = set()
+        """Groups to which somebody was seen to assign the rate of the schedule, whatever the group held."""
         self._classes: list[tuple[Any, type]] = []
 
     def install(self) -> None:
         """Take over the schedulers' ``step``."""
-        for scheduler in self._schedulers:
-            original = type(scheduler)
-            self._classes.append((scheduler, original))
-            scheduler.__class__ = _guarded_class(original, self)
+        self.adopt(self._schedulers)
+
+    def adopt(self, schedulers: list[Any]) -> None:
+        """Take over schedulers that came later, as stochastic weight averaging brings one; known ones are passed over.
+
+        Args:
+            schedulers: The schedulers that the trainer steps at present.
+        """
+        for scheduler in schedulers:
+            if not any(scheduler is known for known, _ in self._classes):
+                original = type(scheduler)
+                self._classes.append((scheduler, original))
+                scheduler.__class__ = _guarded_class(original, self)
 
     def uninstall(self) -> None:
         """Give every scheduler its own class back. The learning rates stay as they are."""
@@ -60,9 +72,10 @@ class LearningRateControl:
     def unscale(self) -> None:
         """Write the learning rates that the user's schedule says."""
         for key, group in self._groups():
-            value = _read(group["lr"])
-            own, scaled = self._written.get(key, (value, value))
-            _write(group, own if value == scaled else self._foreign(value, own, scaled))
+            if key not in self._written:
+                continue
+            value, (own, scaled) = _read(group["lr"]), self._written[key]
+            _write(group, own if value == scaled else self._foreign(key, value, own, scaled))
         self._written.clear()
 
     def rescale(self) -> None:
@@ -97,12 +110,17 @@ class LearningRateControl:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain state."""
-        return {"scale": self.scale, "written": {key: list(pair) for key, pair in self._written.items()}}
+        return {
+            "scale": self.scale,
+            "written": {key: list(pair) for key, pair in self._written.items()},
+            "assigned": sorted(self._assigned),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state made by :meth:`state_dict`; the groups already hold the scaled values."""
         self.scale = float(state["scale"])
         self._written = {key: (float(own), float(scaled)) for key, (own, scaled) in state["written"].items()}
+        self._assigned = set(state["assigned"])
 
     def _groups(self) -> list[tuple[str, dict[str, Any]]]:
         return [
@@ -111,23 +129,35 @@ class LearningRateControl:
             for g, group in enumerate(optimizer.param_groups)
         ]
 
-    def _foreign(self, value: float, own: float, scaled: float) -> float:
+    def _foreign(self, key: str, value: float, own: float, scaled: float) -> float:
         """The user's own rate behind a value that somebody else wrote.
 
         Warm-up code assigns absolute rates, which continue the user's schedule; other code multiplies what it finds,
-        which continues the scaled one. The nearer continuation (in ratio) is taken.
+        which continues the scaled one. Who assigns what the schedule says anyway, assigns; otherwise the nearer
+        continuation (in ratio) is taken.
         """
-        if value <= 0 or own <= 0 or scaled <= 0:
+        if value == own:
+            self._assigned.add(key)
+        if key in self._assigned or min(value, own, scaled) <= 0:
             return value
         absolute, relative = abs(math.log(value / own)), abs(math.log(value / scaled))
         return value if absolute <= relative else value / self.scale
 
 
-def _guarded_class(original: type, control: LearningRateControl) -> type:
-    def step(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return control.step(self, lambda *a, **k: original.step(self, *a, **k), *args, **kwargs)  # type: ignore[attr-defined]
+def _guarded_class(original: Any, control: LearningRateControl) -> type:
+    """A subclass that looks like the original and steps under control; copies of its instances are originals."""
 
-    return type(original.__name__, (original,), {"step": step, "__module__": original.__module__})
+    def step(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return control.step(self, lambda *a, **k: original.step(self, *a, **k), *args, **kwargs)
+
+    def __reduce_ex__(self: Any, protocol: Any) -> Any:  # noqa: N807
+        make, arguments, *rest = original.__reduce_ex__(self, protocol)
+        if make is copyreg.__newobj__:  # type: ignore[attr-defined]
+            make, arguments = object.__new__, (original,)
+        return make, arguments, *rest
+
+    namespace = {name: getattr(original, name) for name in ("__module__", "__qualname__", "__doc__")}
+    return type(original.__name__, (original,), {**namespace, "step": step, "__reduce_ex__": __reduce_ex__})
 
 
 def _read(rate: float | Tensor) -> float:

@@ -95,7 +95,7 @@ def _capture_metric(metric: Metric) -> dict[str, Any] | None:
     """State of one torchmetric; None if it has not been updated since its reset (most validation metrics)."""
     if metric._update_count == 0:
         return None
-    values = {name: clone_tree(getattr(metric, name)) for name in metric._defaults}
+    values = {name: _copy_state(getattr(metric, name)) for name in metric._defaults}
     return {"values": values, "_update_count": metric._update_count, "_forward_cache": metric._forward_cache}
 
 
@@ -105,10 +105,15 @@ def _restore_metric(metric: Metric, state: dict[str, Any] | None) -> None:
             metric.reset()
         return
     for name, value in state["values"].items():
-        setattr(metric, name, clone_tree(value))
+        setattr(metric, name, _copy_state(value))
     metric._update_count = state["_update_count"]
     metric._forward_cache = state["_forward_cache"]
     metric._computed = None
+
+
+def _copy_state(value: Tensor | list[Any]) -> Tensor | list[Any]:
+    # A list state collects one tensor per update, which nobody changes afterwards: an epoch of them is not cloned.
+    return list(value) if isinstance(value, list) else clone_tree(value)
 
 
 def _is_value(name: str, value: Any) -> bool:
@@ -116,5 +121,6 @@ def _is_value(name: str, value: Any) -> bool:
 
 
 def _finite(attributes: dict[str, Any]) -> bool:
-    tensors = (value for value in attributes.values() if isinstance(value, Tensor) and value.is_floating_point())
+    values = (item for value in attributes.values() for item in (value if isinstance(value, list) else [value]))
+    tensors = (value for value in values if isinstance(value, Tensor) and value.is_floating_point())
     return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)

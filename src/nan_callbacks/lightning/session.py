@@ -67,6 +67,7 @@ class GuardSession:
         self.learning_rate.suspended.clear()
         if not self.window.is_open:
             self.window.refresh()
+            self.window.forget_rng()
 
     def batch_start(self, batch: Any) -> None:
         """A batch is about to be trained on."""
@@ -96,6 +97,8 @@ class GuardSession:
         if not admitted and not seen.left_to_scaler:
             seen = self._with_evidence(seen)
             self._drop(optimizer)
+        elif self.learning_rate.suspended:  # an earlier step within this batch was dropped, this one is not
+            self.learning_rate.suspended -= self._schedulers_of(optimizer)
         self._note(replace(seen, applied=admitted), optimizer, repeated=repeated)
         return admitted or seen.left_to_scaler
 
@@ -129,7 +132,7 @@ class GuardSession:
             applied=False,
             optimizer_name=self._optimizer_names(),
         )
-        self.act(self._judge(seen))
+        self.act(self._judge(seen, is_step=False))
 
     def act(self, decision: Decision) -> None:
         """Do what was decided.
@@ -140,6 +143,7 @@ class GuardSession:
         if decision.restore_slot is not None:
             self.snapshots.restore(decision.restore_slot)
             self.window.refresh()
+            self.window.remember_rng()
         if decision.lr_scale != self.learning_rate.scale:
             self.learning_rate.set_scale(decision.lr_scale)
         if decision.action is Action.STOP:
@@ -231,12 +235,23 @@ class GuardSession:
             drop_gradients_inside_step(optimizer)
         else:
             drop_gradients(optimizer)
-        for config in self.trainer.lr_scheduler_configs:
-            if config.interval == "step" and getattr(config.scheduler, "optimizer", None) is optimizer:
-                self.learning_rate.suspended.add(id(config.scheduler))
+        self.learning_rate.suspended |= self._schedulers_of(optimizer)
         if self.module.automatic_optimization:
             withhold_update(self.trainer)
             self.window.undo_forward()  # early: other callbacks' batch-end hooks must not see the bad buffers
+
+    def _schedulers_of(self, optimizer: Optimizer) -> set[int]:
+        """``id`` of the schedulers that advance with the steps of an optimizer, and not with epochs.
+
+        By hand users step either kind within ``training_step``, whatever the configuration says: the schedules of
+        epochs at the last batch.
+        """
+        by_hand = not self.module.automatic_optimization and not self.trainer.is_last_batch
+        return {
+            id(config.scheduler)
+            for config in self.trainer.lr_scheduler_configs
+            if (config.interval == "step" or by_hand) and getattr(config.scheduler, "optimizer", None) is optimizer
+        }
 
     def _note(self, seen: StepObservation, optimizer: Optimizer, *, repeated: bool) -> None:
         if not repeated:
@@ -263,10 +278,10 @@ class GuardSession:
 
     # -- the rest ------------------------------------------------------------------------------------------------
 
-    def _judge(self, seen: StepObservation) -> Decision:
+    def _judge(self, seen: StepObservation, *, is_step: bool = True) -> Decision:
         decision = self.monitor.observe(seen)
         self.last = seen
-        if not seen.applied and decision.findings:
+        if is_step and not seen.applied and decision.findings:
             self.journal.count_skipped_step()
         self.journal.record(step_events(seen, decision, rank=self.trainer.global_rank))
         return decision
@@ -280,7 +295,7 @@ class GuardSession:
         names, parameters = self._parameters()
         if non_finite_tensors(names, parameters):
             return
-        self.snapshots.capture(self.monitor.snapshot_slot())
+        self.snapshots.capture(self.monitor.snapshot_slot(), self.window.rng)
 
     def _parameters(self) -> tuple[list[str], list[Tensor]]:
         named = [(n, p) for n, p in self.module.named_parameters() if p.is_floating_point() or p.is_complex()]
@@ -288,8 +303,8 @@ class GuardSession:
 
     def _name(self, parameter: Tensor) -> str:
         if id(parameter) not in self._names:
-            self._names = {id(p): name for name, p in self.module.named_parameters()}
-        return self._names.get(id(parameter), "unnamed parameter")
+            self._names.update({id(p): name for name, p in self.module.named_parameters()})
+        return self._names.setdefault(id(parameter), "unnamed parameter")
 
     def _optimizer_names(self) -> str:
         return ", ".join(type(optimizer).__name__ for optimizer in self.trainer.optimizers)

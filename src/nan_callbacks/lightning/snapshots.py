@@ -6,13 +6,18 @@ from typing import Any
 
 import torch
 
-from nan_callbacks.lightning.averaging import averaged_modules
+from nan_callbacks.lightning.averaging import averaged_modules, forget_update
 from nan_callbacks.lightning.learning_rate import LearningRateControl
 from nan_callbacks.lightning.metrics import MetricMemory
+from nan_callbacks.torch.rng import RngState
 from nan_callbacks.torch.snapshot import Snapshot, TrainingState
 
 STEP_START = -1
 """Slot of the snapshot at the start of the present step, kept only for LBFGS."""
+
+MAX_BYTES_IN_CHECKPOINT = 256 * 2**20
+"""Size up to which the copies travel in checkpoints by default: a checkpoint of a small model may triple, one of a
+large model must not."""
 
 
 class Snapshots:
@@ -47,11 +52,27 @@ class Snapshots:
         """Size of all copies in bytes."""
         return sum(snapshot.nbytes for snapshot in self._slots.values())
 
-    def capture(self, slot: int) -> None:
-        """Copy the present state into a slot."""
+    def travel(self, choice: str) -> bool:
+        """Whether the copies go into checkpoints.
+
+        Args:
+            choice: What the user wants: ``auto``, ``always`` or ``never``.
+        """
+        # Only rank 0's state of a callback is saved. Strategies that shard the model are those that restore it late.
+        if self._trainer.strategy.restore_checkpoint_after_setup:
+            return False
+        return choice == "always" or (choice == "auto" and self.nbytes <= MAX_BYTES_IN_CHECKPOINT)
+
+    def capture(self, slot: int, rng: RngState | None = None) -> None:
+        """Copy the present state into a slot.
+
+        Args:
+            slot: The slot.
+            rng: Random streams to go back to, if not the present ones: those before the coming batch was fetched.
+        """
         if slot not in self._slots:
             self._slots[slot] = Snapshot(self._state)
-        self._slots[slot].capture()
+        self._slots[slot].capture(rng)
         self._epochs[slot] = self._trainer.current_epoch
 
     def restore(self, slot: int) -> None:
@@ -61,6 +82,7 @@ class Snapshots:
         data move forward, never back.
         """
         self._slots[slot].restore(rng=self._epochs[slot] == self._trainer.current_epoch)
+        forget_update(self._trainer)
 
     def capture_step_start(self) -> None:
         """Copy the state at the start of a step."""

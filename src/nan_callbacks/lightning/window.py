@@ -33,16 +33,24 @@ class Window:
         self._rng: RngState | None = None
         self._scaler_state: dict[str, Any] | None = None
 
+    @property
+    def rng(self) -> RngState | None:
+        """Where the random streams were before the window's first batch was fetched."""
+        return self._rng
+
     def refresh(self) -> None:
-        """The module may have changed its structure; random streams were used by others (a new epoch, validation)."""
+        """The module may have changed its structure."""
         self.buffers.refresh()
         self.buffers.forget_jump()
         self.metrics.refresh()
-        self.forget_rng()
 
     def forget_rng(self) -> None:
-        """The state of the random streams at the end of the last step is not the one before the next batch."""
+        """The order of the data may be drawn together with the next batch (a new epoch): undo neither of the two."""
         self._rng = None
+
+    def remember_rng(self) -> None:
+        """The next batch may be fetched and transformed with these streams: if it turns out bad, so is its fetching."""
+        self._rng = RngState()
 
     def open(self) -> None:
         """Remember the state before the window's first batch."""
@@ -53,7 +61,7 @@ class Window:
         self.metrics.capture()
         self._scaler_state = None
         if self._rng is None:
-            self._rng = RngState()
+            self.remember_rng()
 
     def keep_scaler(self, scaler: Any) -> None:
         """Remember the loss scale before the scaler judges the step that is being dropped."""
@@ -85,9 +93,7 @@ class Window:
         self.is_open = False
         self.losses.clear()
         self.batches.clear()
-        # The next batch may be fetched and transformed with these streams: if it turns out bad, its fetching is
-        # undone with it.
-        self._rng = RngState()
+        self.remember_rng()
 
     def batch_is_finite(self) -> bool:
         """Whether no tensor of the window's batches holds NaN or +Inf. A mask may hold -Inf."""

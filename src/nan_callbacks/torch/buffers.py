@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -31,33 +29,26 @@ class BufferKeeper:
     def refresh(self) -> None:
         """Look for buffers anew, as after a change of the module's structure."""
         self._eager: list[tuple[nn.Module, str, Tensor, Tensor]] = []
-        self._lazy: list[list[Any]] = []
+        self._lazy: list[_Kept] = []
         self._variances: list[Tensor] = []
         for owner in self._module.modules():
             running = isinstance(owner, NORMALISATION)
             for name, buffer in owner._buffers.items():
-                if buffer is None:
-                    continue
-                if running:
+                if not running:
+                    self._lazy.append(_Kept(owner, name))
+                elif buffer is not None:
                     self._eager.append((owner, name, buffer, buffer.detach().clone()))
                     if name == "running_var":
                         self._variances.append(buffer)
-                else:
-                    self._lazy.append([owner, name, buffer, buffer.detach().clone(), buffer._version])
         self._variance_norms: Tensor | None = None
 
     def capture(self) -> None:
         """Remember the buffers as they are now."""
         if self._eager:
             copy_pairs([(copy, buffer.detach()) for _, _, buffer, copy in self._eager])
-        for entry in self._lazy:
-            owner, name, buffer, copy, version = entry
-            current = owner._buffers.get(name)
-            if current is not buffer and current is not None:
-                entry[2], entry[3], entry[4] = current, current.detach().clone(), current._version
-            elif buffer._version != version:
-                copy.copy_(buffer.detach())
-                entry[4] = buffer._version
+        for kept in self._lazy:
+            if kept.has_changed:
+                kept.capture()
 
     @torch.no_grad()
     def restore(self, *, only_non_finite: bool = False) -> None:
@@ -67,12 +58,13 @@ class BufferKeeper:
             only_non_finite: Leave buffers alone that hold finite values.
         """
         for owner, name, buffer, copy in self._eager:
-            self._put_back(owner, name, buffer, copy, only_non_finite)
-        for entry in self._lazy:
-            owner, name, buffer, copy, version = entry
-            if owner._buffers.get(name) is not buffer or buffer._version != version:
-                self._put_back(owner, name, buffer, copy, only_non_finite)
-                entry[4] = buffer._version
+            current = owner._buffers.get(name)
+            if not only_non_finite or not _is_finite(current):
+                buffer.copy_(copy)
+                owner._buffers[name] = buffer
+        for kept in self._lazy:
+            if kept.has_changed and (not only_non_finite or not _is_finite(kept.current)):
+                kept.restore()
 
     def statistics_jump(self) -> Tensor | None:
         """Largest growth factor of a running variance's norm since the last call.
@@ -93,11 +85,39 @@ class BufferKeeper:
             device = self._variances[0].device
             self._variance_norms = torch.stack([norm.to(device) for norm in torch._foreach_norm(self._variances)])
 
-    @staticmethod
-    def _put_back(owner: nn.Module, name: str, buffer: Tensor, copy: Tensor, only_non_finite: bool) -> None:
-        current = owner._buffers.get(name)
-        if only_non_finite and (current is None or bool(torch.isfinite(current).all())):
-            return
-        buffer.copy_(copy)
-        if current is not buffer:
-            owner._buffers[name] = buffer
+
+class _Kept:
+    """One buffer, which may be absent (None), be written, or be replaced by another tensor."""
+
+    def __init__(self, owner: nn.Module, name: str) -> None:
+        self._owner, self._name = owner, name
+        self.capture()
+
+    @property
+    def current(self) -> Tensor | None:
+        return self._owner._buffers.get(self._name)
+
+    @property
+    def has_changed(self) -> bool:
+        current = self.current
+        return current is not self._buffer or _version(current) != self._seen
+
+    def capture(self) -> None:
+        self._buffer = self.current
+        self._copy = None if self._buffer is None else self._buffer.detach().clone()
+        self._seen = _version(self._buffer)
+
+    def restore(self) -> None:
+        if self._buffer is not None and self._copy is not None and _version(self._buffer) != self._seen:
+            self._buffer.copy_(self._copy)
+        self._owner._buffers[self._name] = self._buffer
+        self._seen = _version(self._buffer)
+
+
+def _version(buffer: Tensor | None) -> int:
+    """How often a buffer was written. Inference tensors do not count; they cannot be written in training either."""
+    return 0 if buffer is None or buffer.is_inference() else buffer._version
+
+
+def _is_finite(buffer: Tensor | None) -> bool:
+    return buffer is None or bool(torch.isfinite(buffer).all())

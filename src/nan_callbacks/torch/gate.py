@@ -13,6 +13,11 @@ def optimizer_parameters(optimizer: Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
+def has_gradients(optimizer: Optimizer) -> bool:
+    """Whether any parameter of an optimizer has a gradient."""
+    return any(parameter.grad is not None for parameter in optimizer_parameters(optimizer))
+
+
 def drop_gradients(optimizer: Optimizer) -> None:
     """Make the coming ``optimizer.step()`` change nothing.
 

@@ -15,7 +15,7 @@ class RngState:
     def __init__(self) -> None:
         self._torch = torch.get_rng_state()
         self._cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
-        self._numpy = np.random.get_state()  # noqa: NPY002 - the global stream is what user code draws from
+        self._numpy: Any = np.random.get_state()  # noqa: NPY002 - the global stream is what user code draws from
         self._python = random.getstate()
 
     def restore(self) -> None:

@@ -47,8 +47,12 @@ class Snapshot:
         return sum(tensor.numel() * tensor.element_size() for tensor in self._copies.values())
 
     @torch.no_grad()
-    def capture(self) -> None:
-        """Copy the present state."""
+    def capture(self, rng: RngState | None = None) -> None:
+        """Copy the present state.
+
+        Args:
+            rng: Random streams to go back to, if not the present ones.
+        """
         live = dict(self._live_tensors())
         pairs = []
         for key, tensor in live.items():
@@ -69,7 +73,7 @@ class Snapshot:
             "schedulers": [clone_tree(scheduler.state_dict()) for scheduler in self._state.schedulers],
             "scaler": None if self._state.scaler is None else clone_tree(self._state.scaler.state_dict()),
             "extra": {name: clone_tree(get()) for name, (get, _) in self._state.extra.items()},
-            "rng": RngState(),
+            "rng": rng or RngState(),
         }
 
     @torch.no_grad()

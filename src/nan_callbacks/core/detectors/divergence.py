@@ -22,6 +22,8 @@ GROWTH_MARKS = 2
 """Marks, 32 steps, within which the weights must have grown."""
 RESPONSE_MARKS = 3
 """Marks, 48 steps, after which the loss must have responded to the growth."""
+COMPETING_RATIO = 30.0
+"""Multiples of the level for runs with several optimizers: adversaries raise each other's loss by design."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,18 @@ class Rule:
     """Largest robust standard deviation of the log loss at which a lack of progress could be told from noise: the
     medians of 16 and 32 values differ by 1.25 * spread * sqrt(1/16 + 1/32) by chance alone."""
 
+    def threshold(self, before: float, *, competing: bool) -> float:
+        """Loss level from which the growth was no progress, given the level before it."""
+        ratio = max(self.ratio, COMPETING_RATIO) if competing else self.ratio
+        if before > 0:
+            return ratio * before
+        # Below zero a ratio means nothing: worse by the same share of the magnitude.
+        return before + max(ratio - 1.0, 0.0) * abs(before)
+
+    def calls_for_more(self, level: float, before: float, *, competing: bool) -> bool:
+        """Whether a loss level is too little progress, given the level before the growth."""
+        return level >= self.threshold(before, competing=competing) and (before > 0 or level > before)
+
 
 RULES = (
     Rule(growth=4.0, ratio=0.75),
@@ -45,8 +59,12 @@ RULES = (
 """In benchmarks/healthy, weights that grow by 1.8 within 32 steps bring the loss to 0.65 of its level or less within
 another 32, unless it is too noisy to tell. In benchmarks/faults, a learning rate 10 to 1000 times too high makes them
 grow by 2 to 10^9 and leaves the loss at 0.81 of its level or more."""
-COMPETING_RATIO = 30.0
-"""Multiples of the level for runs with several optimizers: adversaries raise each other's loss by design."""
+
+PAROLE_RULES = (Rule(growth=1.8, ratio=0.65), Rule(growth=1.25, ratio=0.85, max_spread=0.5))
+"""Added after a rollback: a learning rate that is still too high by a smaller factor moves the weights less and lets
+the loss fall somewhat. Healthy runs are never judged by these."""
+PAROLE_MARKS = 2 * MARKS
+"""Marks after a rollback during which the added rules hold."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +88,11 @@ class DivergenceDetector:
         self._losses: deque[float] = deque(maxlen=NOW_STEPS)
         self._marks: deque[Mark] = deque(maxlen=MARKS)
         self._suspicious = False
+        self._parole = 0
 
     @property
     def suspicious(self) -> bool:
-        """Whether the weights have just grown without progress so far; no snapshot becomes trusted meanwhile."""
+        """Whether the weights have just grown without progress so far; no snapshot is taken meanwhile."""
         return self._suspicious
 
     def update(self, observation: StepObservation) -> list[Finding]:
@@ -83,6 +102,7 @@ class DivergenceDetector:
         norm = observation.param_norm
         if norm is None or not math.isfinite(norm) or not self._losses:
             return []
+        self._parole = max(self._parole - 1, 0)
         self._marks.append(Mark(norm, median(list(self._losses)[-MARK_STEPS:])))
         level, spread = median(list(self._losses)), self._spread()
         verdicts = [
@@ -105,12 +125,17 @@ class DivergenceDetector:
         self._marks.clear()
         self._suspicious = False
 
+    def begin_parole(self) -> None:
+        """The run has been rolled back: judge its restart more strictly for a while."""
+        self._parole = PAROLE_MARKS
+
     def state_dict(self) -> dict[str, Any]:
         """Plain state."""
         return {
             "losses": list(self._losses),
             "marks": [[mark.norm, mark.level] for mark in self._marks],
             "suspicious": self._suspicious,
+            "parole": self._parole,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -118,6 +143,7 @@ class DivergenceDetector:
         self._losses = deque((float(loss) for loss in state["losses"]), maxlen=NOW_STEPS)
         self._marks = deque((Mark(float(norm), float(level)) for norm, level in state["marks"]), maxlen=MARKS)
         self._suspicious = bool(state["suspicious"])
+        self._parole = int(state["parole"])
 
     def _spread(self) -> float:
         if min(self._losses) <= 0:
@@ -129,10 +155,9 @@ class DivergenceDetector:
         grown = self._marks[min(index + GROWTH_MARKS, len(self._marks) - 1)]
         if before.norm <= 0:
             return None
-        for rule in RULES:
-            ratio = max(rule.ratio, COMPETING_RATIO) if competing else rule.ratio
+        for rule in (*RULES, *PAROLE_RULES) if self._parole else RULES:
             big_enough = grown.norm / before.norm >= rule.growth and spread <= rule.max_spread
-            if big_enough and _no_better(level, before.level, ratio):
+            if big_enough and rule.calls_for_more(level, before.level, competing=competing):
                 return rule
         return None
 
@@ -150,13 +175,6 @@ class DivergenceDetector:
             action=self.action,
             quantity="loss level",
             value=level,
-            limit=rule.ratio * before.level,
+            limit=rule.threshold(before.level, competing=seen.competing),
             detail=f"was {before.level:.3g} before the parameter norm grew by a factor of {growth:.3g}",
         )
-
-
-def _no_better(level: float, before: float, ratio: float) -> bool:
-    if before > 0:
-        return level >= ratio * before
-    # Below zero a ratio means nothing: worse by the same share of the magnitude.
-    return level >= before + max(ratio - 1.0, 0.0) * abs(before) and level > before

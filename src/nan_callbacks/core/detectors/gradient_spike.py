@@ -22,8 +22,8 @@ class GradientSpikeDetector(SpikeDetector):
     quantity: ClassVar[str] = "grad_norm"
 
     def value_of(self, observation: StepObservation) -> float | None:
-        """The global gradient norm, if it is not zero."""
-        return observation.grad_norm or None
+        """The global gradient norm, if it is not zero; a non-finite one is the business of another detector."""
+        return observation.grad_norm or None if observation.grad_norm_is_finite else None
 
     def limits(self) -> Limits:
         """A limit on the gradient norm."""

@@ -18,8 +18,8 @@ class LossSpikeDetector(SpikeDetector):
     quantity: ClassVar[str] = "loss"
 
     def value_of(self, observation: StepObservation) -> float | None:
-        """The raw loss."""
-        return observation.loss
+        """The raw loss; a non-finite one is the business of another detector."""
+        return observation.loss if observation.loss_is_finite else None
 
     def limits(self) -> Limits:
         """A limit on the loss."""

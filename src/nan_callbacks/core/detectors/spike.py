@@ -35,12 +35,12 @@ class SpikeDetector:
     def update(self, observation: StepObservation) -> list[Finding]:
         """Judge the step's value, then learn it if it is finite, unflagged and its update reached the weights."""
         value = self.value_of(observation)
-        if value is None or not math.isfinite(value):
+        if value is None or math.isnan(value):
             return []
         limit = self.baseline.limit()
         if value <= limit:
             self._flagged_in_a_row = 0
-            if observation.applied:
+            if observation.applied and math.isfinite(value):
                 self.baseline.learn(value)
             return []
         finding = self._finding(observation, value, limit)

@@ -22,7 +22,10 @@ class StatisticsJumpDetector(SpikeDetector):
     quantity: ClassVar[str] = "statistics_jump"
 
     def value_of(self, observation: StepObservation) -> float | None:
-        """Growth factor of the running variances in this step."""
+        """Growth factor of the running variances in this step.
+
+        Inf (they overflowed) is above every limit. NaN (zero over zero: they were and are zero) is no growth.
+        """
         return observation.statistics_jump
 
     def limits(self) -> Limits:

@@ -1,0 +1,233 @@
+"""The guarded step on TensorFlow: graph, eager and XLA, alone or under a distribution strategy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from nan_callbacks.keras import tensorflow_measure as measuring
+from nan_callbacks.keras.gate import admits
+from nan_callbacks.keras.interception import Interception, LossMemory, scaled_rate
+from nan_callbacks.keras.model_parts import (
+    leaf_optimizers,
+    metrics_result,
+    optimizers_of,
+    running_variances,
+    scales_loss,
+    state_of,
+)
+from nan_callbacks.keras.readings import LR_SCALE, Layout, Reading, unpack
+from nan_callbacks.keras.snapshot import Snapshot, VariableGroups, variable_groups
+
+
+class GuardedStep:
+    """See :class:`nan_callbacks.keras.backend.Backend`.
+
+    Args:
+        model: A compiled model.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.optimizers = optimizers_of(model)
+        self.replicas = model.distribute_strategy.num_replicas_in_sync
+        self.layouts: list[Layout] = []
+        self.slots: dict[int, Snapshot] = {}
+        self.groups: VariableGroups | None = None
+        self.interception = Interception(model, self.optimizers, "apply")
+        self.user_step = model.train_step
+        self._compiled: Any = None
+        self._limits: tuple[bytes, Any] = (b"", None)
+        self._norms = tf.function(self._variable_norms)
+
+    def begin(self, iterator: Any) -> Iterator[Any]:
+        return iter(iterator)
+
+    def end(self, logs: Any) -> Any:
+        return logs
+
+    def abandon(self) -> None:
+        return None
+
+    def prepare(self, batch: Any) -> None:
+        model = self.model
+        unbuilt = not model.built or any(not optimizer.built for optimizer in self.optimizers)
+        if unbuilt and model._distribute_strategy is None:
+            model._symbolic_build(data_batch=batch)
+        for optimizer in self.optimizers:
+            if not optimizer.built and optimizer is model.optimizer:
+                optimizer.build(model.trainable_variables)
+        self.interception = Interception(model, self.optimizers, "apply")
+        self.groups = variable_groups(model, self.optimizers)
+        self._compiled = self._compile()
+
+    def run(self, batch: Any, limits: np.ndarray) -> tuple[Any, list[Reading]]:
+        if self._limits[0] != limits.tobytes():
+            self._limits = limits.tobytes(), tf.constant(limits)
+        with self.interception.installed():
+            logs, vector = self._compiled([(batch, self._limits[1])])
+        return logs, unpack(self.layouts, vector.numpy())
+
+    def run_plain(self, original: Callable[..., Any], batch: Any) -> Any:
+        return original([batch])
+
+    def result(self, logs: Any) -> Any:
+        return metrics_result(self.model, logs)
+
+    def capture(self, slot: int, epoch: int) -> None:
+        assert self.groups is not None
+        self.slots[slot] = Snapshot(epoch, [tf.identity(variable.value) for variable in self.groups.all])
+
+    def restore(self, slot: int, epoch: int) -> None:
+        assert self.groups is not None
+        snapshot = self.slots[slot]
+        wanted = self.groups.restored(snapshot.epoch == epoch)
+        for variable, value, put in zip(self.groups.all, snapshot.values, wanted, strict=True):
+            if put:
+                variable.value.assign(value)
+
+    def parameter_norms(self) -> dict[str, float]:
+        variables = self.model.trainable_variables
+        return dict(zip((each.path for each in variables), self._norms().numpy().tolist(), strict=True))
+
+    def _variable_norms(self) -> Any:
+        variables = self.model.trainable_variables
+        return measuring.exact_norms([variable.value for variable in variables]) if variables else tf.zeros([0])
+
+    def _compile(self) -> Any:
+        """Let Keras compile our step the way the user asked it to compile theirs."""
+        model, own = self.model, self.model.train_function
+        previous = vars(model).get("train_step")
+        vars(model)["train_step"] = self._guarded_step
+        try:
+            model.make_train_function(force=True)
+            return model.train_function
+        finally:
+            model.train_function = own
+            if previous is None:
+                del vars(model)["train_step"]
+            else:
+                vars(model)["train_step"] = previous
+
+    def _guarded_step(self, bundle: Any) -> tuple[Any, Any]:
+        data, limits = bundle
+        step = _Step(self, limits)
+        with self.interception.watching(step):
+            logs = self.user_step(data)
+        self.layouts = step.layouts
+        if not step.layouts:
+            return logs, tf.zeros([0])
+        step.put_state_back()
+        return logs, tf.concat(step.vectors, 0)
+
+
+class _Step:
+    """One step while it is traced (or run eagerly), on one replica."""
+
+    def __init__(self, owner: GuardedStep, limits: Any) -> None:
+        self.owner = owner
+        self.limits = limits
+        self.loss = LossMemory()
+        self.layouts: list[Layout] = []
+        self.vectors: list[Any] = []
+        self.admitted: list[Any] = []
+        self.ran: list[Any] = []
+        model = owner.model
+        self.state = [*state_of(model), *model.metrics_variables]
+        self.before = [tf.identity(variable.value) for variable in self.state]
+        variances = running_variances(model)
+        known = {id(variable): value for variable, value in zip(self.state, self.before, strict=True)}
+        self.variances = [(variable, known[id(variable)]) for variable in variances if id(variable) in known]
+
+    def on_loss(self, loss: Any, *, final: bool) -> None:
+        self.loss.note(loss, final=final)
+
+    def scale_rate(self, stream: int, rate: Any) -> Any:
+        return scaled_rate(rate, self.limits[stream, LR_SCALE])
+
+    def on_apply(
+        self, stream: int, optimizer: Any, original: Callable[..., Any], grads: Any, variables: Any = None
+    ) -> Any:
+        grads = list(grads)
+        variables = list(optimizer._trainable_variables if variables is None else variables)
+        pairs = [(grad, variable) for grad, variable in zip(grads, variables, strict=True) if grad is not None]
+        if not pairs:
+            return original(grads, variables)
+        if not optimizer.built:
+            optimizer.build(variables)
+        scaler = scales_loss(optimizer)
+        scale = optimizer.dynamic_scale.value if scaler else tf.constant(optimizer.loss_scale_factor or 1.0, tf.float32)
+        norms, total, counts = measuring.gradients(
+            [grad for grad, _ in pairs], scale / self.owner.replicas, exact=not self.owner.model.jit_compile
+        )
+        loss = None if self.loss.value is None else tf.reshape(tf.cast(self.loss.value, tf.float32), [])
+        jump = measuring.growth(self.variances)
+        if self.owner.replicas > 1:
+            loss, total, jump, counts = measuring.agree(loss, total, jump, counts)
+        admitted = admits(self.limits[stream], loss, total, jump)
+        run = admitted
+        if scaler:
+            overflow = ~tf.math.is_finite(total)
+            fine = True if loss is None else tf.math.is_finite(loss)
+            run = admitted | (overflow & fine & (scale > 1.0))
+            if self.owner.replicas > 1:
+                grads = measuring.show_overflow(grads, overflow)
+        self._note(stream, optimizer, pairs, [loss, total, jump, scale if scaler else None], admitted, norms, counts)
+        self.ran.append(run)
+        return self._apply_if(run, original, grads, variables)
+
+    def put_state_back(self) -> None:
+        """Undo what a dropped step wrote besides the weights: statistics, seeds, metrics."""
+        kept = tf.reduce_all(tf.stack(self.admitted))
+        partly = len(self.admitted) > 1 or any(scales_loss(each) for each in self.owner.optimizers)
+        any_ran = tf.reduce_any(tf.stack(self.ran))
+        for variable, before in zip(self.state, self.before, strict=True):
+            value, keep = variable.value, kept
+            if partly:  # what is finite stays if another update of this step went through, or the scaler took over
+                finite = tf.reduce_all(tf.math.is_finite(value)) if value.dtype.is_floating else tf.constant(True)
+                keep = kept | (any_ran & finite)
+            value.assign(tf.where(keep, value, before))
+
+    def _note(
+        self,
+        stream: int,
+        optimizer: Any,
+        pairs: list[Any],
+        numbers: list[Any],
+        admitted: Any,
+        norms: Any,
+        counts: Any,
+    ) -> None:
+        loss, total, jump, loss_scale = numbers
+        rate = leaf_optimizers(optimizer)[0]._get_current_learning_rate()
+        head = [loss, total, jump, loss_scale, rate, admitted]
+        head = [tf.constant(math.nan) if item is None else tf.cast(tf.convert_to_tensor(item), tf.float32) for item in head]
+        self.vectors += [tf.stack(head), norms, counts]
+        self.admitted.append(admitted)
+        names = tuple(variable.path for _, variable in pairs)
+        self.layouts.append(
+            Layout(stream, type(optimizer).__name__, names, loss is not None, jump is not None, loss_scale is not None)
+        )
+
+    def _apply_if(self, run: Any, original: Callable[..., Any], grads: list[Any], variables: list[Any]) -> None:
+        def update() -> Any:
+            original(grads, variables)
+            return tf.no_op()
+
+        if self.owner.replicas == 1 or tf.__internal__.distribute.strategy_supports_no_merge_call():
+            tf.cond(run, update, tf.no_op)
+            return
+
+        # A branch whose body merges replicas must stand in the cross-replica context.
+        def across(strategy: Any, grads: Any, variables: Any, run: Any) -> None:
+            def update_all() -> Any:
+                strategy.extended.call_for_each_replica(original, args=(grads, variables))
+                return tf.no_op()
+
+            tf.cond(strategy.experimental_local_results(run)[0], update_all, tf.no_op)
+
+        tf.distribute.get_replica_context().merge_call(across, args=(grads, variables, run))

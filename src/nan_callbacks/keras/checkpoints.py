@@ -1,0 +1,91 @@
+"""Files that other callbacks write and read: never with non-finite weights, and the guard's state beside a backup."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+BACKUP_NAME = "latest.weights.h5"
+"""The file that ``keras.callbacks.BackupAndRestore`` keeps in its folder and deletes with it."""
+
+STATE_NAME = "nan_callbacks.json"
+"""Our file beside it."""
+
+STATE_VERSION = 1
+
+
+class CheckpointHooks:
+    """Looks over the model's ``save``, ``save_weights`` and ``load_weights`` while ``fit`` runs.
+
+    Args:
+        model: The model.
+        before_save: Called before anything is written.
+        state: Returns the state to be written beside a backup, None for nothing.
+    """
+
+    def __init__(self, model: Any, *, before_save: Callable[[], None], state: Callable[[], dict[str, Any] | None]) -> None:
+        self._model = model
+        self._before_save = before_save
+        self._state = state
+        self._loaded: dict[str, Any] | None = None
+
+    def install(self) -> None:
+        """Begin to look."""
+        for name, hook in (
+            ("save", self._saving("save")),
+            ("save_weights", self._saving("save_weights")),
+            ("load_weights", self._loading),
+        ):
+            vars(self._model)[name] = hook
+
+    def uninstall(self) -> None:
+        """Give the methods back."""
+        for name in ("save", "save_weights", "load_weights"):
+            vars(self._model).pop(name, None)
+
+    def take_loaded(self) -> dict[str, Any] | None:
+        """The state that was found beside a backup loaded in this fit."""
+        loaded, self._loaded = self._loaded, None
+        return loaded
+
+    def _saving(self, name: str) -> Callable[..., Any]:
+        def save(*args: Any, **kwargs: Any) -> Any:
+            original = getattr(type(self._model), name)
+            if not _inside_fit(self._model):  # a fit that broke off could not tell us
+                return original(self._model, *args, **kwargs)
+            self._before_save()
+            result = original(self._model, *args, **kwargs)
+            path = kwargs.get("filepath", args[0] if args else None)
+            state = self._state()
+            if state is not None and _is_backup(path):
+                text = json.dumps({"version": STATE_VERSION, **state})
+                Path(path).with_name(STATE_NAME).write_text(text, encoding="utf-8")
+            return result
+
+        return save
+
+    def _loading(self, *args: Any, **kwargs: Any) -> Any:
+        path = kwargs.get("filepath", args[0] if args else None)
+        if _is_backup(path) and _inside_fit(self._model):
+            beside = Path(path).with_name(STATE_NAME)
+            if beside.exists():
+                state = json.loads(beside.read_text(encoding="utf-8"))
+                self._loaded = state if state.get("version") == STATE_VERSION else None
+        return type(self._model).load_weights(self._model, *args, **kwargs)
+
+
+def _is_backup(path: Any) -> bool:
+    return path is not None and str(path).endswith(BACKUP_NAME)
+
+
+def _inside_fit(model: Any) -> bool:
+    """Whether a call of this model's ``fit`` is under way in this thread."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "fit" and frame.f_locals.get("self") is model:
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False

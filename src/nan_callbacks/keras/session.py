@@ -1,0 +1,169 @@
+"""One fit under guard: turns readings into observations, and decisions into deeds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from keras import ops, tree
+
+from nan_callbacks.core import Action, Decision, Monitor, StepObservation
+from nan_callbacks.core.events import step_events
+from nan_callbacks.core.journal import Journal
+from nan_callbacks.errors import TrainingStoppedError
+from nan_callbacks.keras.backend import Backend
+from nan_callbacks.keras.readings import Reading, pack_limits
+
+
+class GuardSession:
+    """Everything the guard holds during one fit.
+
+    Args:
+        model: The model.
+        backend: The guarded step of the active Keras backend.
+        monitor: The core that decides.
+        journal: The record.
+    """
+
+    def __init__(self, model: Any, backend: Backend, monitor: Monitor, journal: Journal) -> None:
+        self.model = model
+        self.backend = backend
+        self.monitor = monitor
+        self.journal = journal
+        self.epoch = 0
+        self.batch_index = 0
+        self.batches: list[Any] = []
+        """The newest batch as the step received it, for a look at its values."""
+        self.last: StepObservation | None = None
+        """The newest judged observation, for logging."""
+        self.restored = False
+        """Whether the last judgement put an earlier state back."""
+        self._param_norm: float | None = None
+
+    def epoch_start(self, epoch: int) -> None:
+        """An epoch is about to begin."""
+        self.epoch = epoch
+        self.batch_index = 0
+
+    def before_step(self, batch: Any) -> np.ndarray:
+        """Get ready for one batch.
+
+        Returns:
+            What the step must stay under, one row per optimizer.
+        """
+        self.batches = [batch]
+        if self.monitor.snapshot_is_due():
+            self._take_snapshot()
+        self._param_norm = None
+        if self.monitor.wants_param_norm():
+            self._param_norm = math.hypot(*self.backend.parameter_norms().values())
+        streams = range(max(len(self.backend.optimizers), 1))
+        return pack_limits([self.monitor.limits(stream) for stream in streams], self.monitor.lr_scale)
+
+    def after_step(self, readings: list[Reading]) -> None:
+        """Judge what one batch attempted, and act.
+
+        Raises:
+            TrainingStoppedError: If the guard gave up and was told to raise.
+        """
+        self.restored = False
+        observations = [self._observation(reading, offset) for offset, reading in enumerate(readings)]
+        decisions = [self._judge(seen) for seen in observations]
+        self.batch_index += 1
+        for decision in decisions:
+            self.act(decision)
+
+    def check_parameters(self) -> None:
+        """Look whether an update has left non-finite parameters, and roll back if so.
+
+        Called where they would hurt most: before validation, before a checkpoint, at the end.
+        """
+        bad = self._non_finite_parameters()
+        if not bad or self.monitor.policy.gave_up:
+            return
+        seen = StepObservation(
+            step=max(self.monitor.step - 1, 0),
+            epoch=self.epoch,
+            batch_index=max(self.batch_index - 1, 0),
+            non_finite_parameters=len(bad),
+            non_finite_names=bad[:3],
+            applied=False,
+            optimizer_name=", ".join(type(optimizer).__name__ for optimizer in self.backend.optimizers),
+        )
+        self.act(self._judge(seen, is_step=False))
+
+    def act(self, decision: Decision) -> None:
+        """Do what was decided; the scale of the learning rate is a part of the limits of every step.
+
+        Raises:
+            TrainingStoppedError: If the guard gave up and was told to raise.
+        """
+        if decision.restore_slot is not None:
+            self.backend.restore(decision.restore_slot, self.epoch)
+            self.restored = True
+        if decision.action is Action.STOP:
+            self.model.stop_training = True
+            if self.monitor.config.on_give_up == "raise":
+                raise TrainingStoppedError(f"NaNGuard stopped the training: {decision.reason}.")
+
+    def _observation(self, reading: Reading, offset: int) -> StepObservation:
+        seen = StepObservation(
+            step=self.monitor.step + offset,
+            epoch=self.epoch,
+            batch_index=self.batch_index,
+            stream=reading.stream,
+            competing=len(self.backend.optimizers) > 1,
+            loss=reading.loss,
+            grad_norm=reading.grad_norm,
+            statistics_jump=reading.statistics_jump,
+            non_finite_gradients=len(reading.non_finite_names),
+            non_finite_names=reading.non_finite_names[:3],
+            param_norm=self._param_norm,
+            optimizer_name=reading.optimizer_name,
+            learning_rates=(reading.learning_rate,),
+            loss_scale=reading.loss_scale,
+            scaler_overflow=reading.loss_scale is not None and bool(reading.non_finite_names),
+            applied=reading.admitted,
+        )
+        return seen if seen.applied or seen.left_to_scaler else self._with_evidence(seen)
+
+    def _with_evidence(self, seen: StepObservation) -> StepObservation:
+        """Look closer at a step that was dropped: the batch and the parameters."""
+        seen = replace(seen, batch_finite=all(_is_usable(item) for item in tree.flatten(self.batches)))
+        if seen.grad_norm_is_finite and seen.loss_is_finite:
+            return seen
+        bad = self._non_finite_parameters()
+        return replace(seen, non_finite_parameters=len(bad), non_finite_names=bad[:3] or seen.non_finite_names)
+
+    def _judge(self, seen: StepObservation, *, is_step: bool = True) -> Decision:
+        decision = self.monitor.observe(seen)
+        self.last = seen
+        if is_step and not seen.applied and decision.findings:
+            self.journal.count_skipped_step()
+        self.journal.record(step_events(seen, decision))
+        return decision
+
+    def _take_snapshot(self) -> None:
+        self.check_parameters()
+        if not self._non_finite_parameters():
+            self.backend.capture(self.monitor.snapshot_slot(), self.epoch)
+
+    def _non_finite_parameters(self) -> tuple[str, ...]:
+        norms = self.backend.parameter_norms()
+        return tuple(name for name, norm in norms.items() if not math.isfinite(norm))
+
+
+def _is_usable(item: Any) -> bool:
+    """Whether a part of a batch holds no NaN and no +Inf. A mask may hold -Inf."""
+    parts = getattr(item, "values", None)
+    if isinstance(parts, tuple):  # one part per replica
+        return all(_is_usable(part) for part in parts)
+    try:
+        values = ops.convert_to_numpy(item)
+    except (TypeError, ValueError):
+        return True
+    if not np.issubdtype(values.dtype, np.floating):
+        return True
+    return not bool(np.any(np.isnan(values) | np.isposinf(values)))

@@ -1,0 +1,51 @@
+"""Exact copies of every variable that training changes, restored in place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from nan_callbacks.keras.model_parts import global_seed, learning_rate_variables, unique
+
+
+@dataclass
+class Snapshot:
+    """One copy."""
+
+    epoch: int
+    values: list[Any]
+    """Backend arrays, in the order of the variables."""
+    rng: Any = None
+    """Streams outside of variables, for the backends that have them."""
+
+
+@dataclass(frozen=True)
+class VariableGroups:
+    """The variables of a run by what a rollback does with them."""
+
+    always: list[Any]
+    """Go back at every rollback: weights, running statistics, moments, counters, seeds."""
+    metrics: list[Any]
+    """Go back within their epoch: the next one begins from zero."""
+
+    @property
+    def all(self) -> list[Any]:
+        """Both, in a fixed order."""
+        return [*self.always, *self.metrics]
+
+    def restored(self, same_epoch: bool) -> list[bool]:
+        """Whether each of :attr:`all` goes back."""
+        return [True] * len(self.always) + [same_epoch] * len(self.metrics)
+
+
+def variable_groups(model: Any, optimizers: list[Any]) -> VariableGroups:
+    """Sort a model's variables.
+
+    Learning rates that callbacks assign belong to neither group: ``LearningRateScheduler`` and ``ReduceLROnPlateau``
+    move forward with the epochs.
+    """
+    metrics = unique(list(model.metrics_variables))
+    left_out = learning_rate_variables(optimizers) | {id(variable) for variable in metrics}
+    moments = [variable for optimizer in optimizers for variable in optimizer.variables]
+    everything = unique([*model.variables, *moments, *global_seed()])
+    return VariableGroups([variable for variable in everything if id(variable) not in left_out], metrics)

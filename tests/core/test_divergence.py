@@ -1,0 +1,151 @@
+"""LOSS402: weights that were thrown about while the loss has nothing to show for it."""
+
+import math
+from collections.abc import Callable, Iterable
+
+import pytest
+
+from nan_callbacks.core import Action, Finding, StepObservation
+from nan_callbacks.core.detectors.divergence import DivergenceDetector
+from tests.core.series import log_normal
+from tests.core.simulated_run import SimulatedRun
+
+CADENCE = 16
+ONSET = 64
+END = 400
+NOISE = log_normal(END, sigma=0.2)
+
+
+def findings_of(
+    level: Callable[[int], float],
+    norm: Callable[[int], float],
+    *,
+    competing: bool = False,
+    noise: Iterable[float] = NOISE,
+) -> list[Finding]:
+    """What the detector says about a run whose loss level and parameter norm are given by the step."""
+    detector = DivergenceDetector()
+    found = []
+    for step, factor in enumerate(noise):
+        found += detector.update(
+            StepObservation(
+                step=step,
+                loss=level(step) * factor,
+                param_norm=norm(step) if step % CADENCE == 0 else None,
+                competing=competing,
+            )
+        )
+    return found
+
+
+def grows_by(factor: float) -> Callable[[int], float]:
+    """A parameter norm that grows within 16 steps and stays."""
+    return lambda step: 10.0 if step < ONSET else 10.0 * factor
+
+
+def constant(value: float) -> Callable[[int], float]:
+    return lambda step: value
+
+
+def after_onset(factor: float) -> Callable[[int], float]:
+    """A loss level that changes when the weights grow."""
+    return lambda step: 1.0 if step < ONSET else factor
+
+
+@pytest.mark.parametrize("growth", [2.0, 10.0, 1e9])
+@pytest.mark.parametrize("loss_factor", [1.0, 3.0, 1e6])
+def test_weights_that_jump_without_progress_are_divergence(growth: float, loss_factor: float):
+    found = findings_of(after_onset(loss_factor), grows_by(growth))
+
+    assert [finding.code for finding in found] == ["LOSS402"]
+    assert found[0].action is Action.ROLLBACK
+    assert ONSET < found[0].step <= ONSET + 64
+
+
+@pytest.mark.parametrize("growth", [2.0, 10.0, 1e3])
+def test_weights_that_jump_while_the_loss_falls_are_a_healthy_start(growth: float):
+    assert findings_of(after_onset(0.3), grows_by(growth)) == []
+
+
+@pytest.mark.parametrize("rise", [2.0, 100.0, 1e6])
+def test_a_loss_that_rises_under_steady_weights_is_no_divergence(rise: float):
+    assert findings_of(after_onset(rise), constant(10.0)) == []
+
+
+def test_weights_that_drift_slowly_are_no_divergence():
+    assert findings_of(constant(1.0), lambda step: 10.0 * 1.01**step) == []
+
+
+def test_adversaries_may_raise_each_others_loss():
+    assert findings_of(after_onset(3.0), grows_by(2.0), competing=True) == []
+    assert len(findings_of(after_onset(100.0), grows_by(5.0), competing=True)) == 1
+
+
+def test_too_noisy_a_loss_is_given_the_benefit_of_the_doubt_for_moderate_growth():
+    noise = log_normal(END, sigma=1.0)
+
+    assert findings_of(constant(1.0), grows_by(2.0), noise=noise) == []
+    assert len(findings_of(constant(1.0), grows_by(10.0), noise=noise)) == 1
+
+
+def test_below_zero_worse_means_higher():
+    fell = findings_of(lambda step: -1.0 if step < ONSET else -3.0, grows_by(5.0))
+    rose = findings_of(lambda step: -3.0 if step < ONSET else -1.0, grows_by(5.0))
+
+    assert fell == []
+    assert [finding.code for finding in rose] == ["LOSS402"]
+    assert rose[0].value is not None
+    assert rose[0].limit is not None
+    assert rose[0].value > rose[0].limit
+
+
+def test_one_finding_per_episode():
+    assert len(findings_of(constant(1.0), lambda step: 10.0 if step < ONSET else 100.0)) == 1
+
+
+def test_the_finding_says_what_grew_and_from_where():
+    (finding,) = findings_of(after_onset(4.0), grows_by(10.0), noise=[1.0] * END)
+
+    assert (finding.quantity, finding.value) == ("loss level", 4.0)
+    assert finding.detail == "was 1 before the parameter norm grew by a factor of 10"
+
+
+@pytest.mark.parametrize("norm", [math.nan, math.inf, 0.0])
+def test_a_norm_that_is_no_size_is_nothing_to_compare_with(norm: float):
+    assert findings_of(constant(1.0), lambda step: 10.0 if step != ONSET else norm) == []
+
+
+def test_no_snapshot_is_taken_while_the_state_is_suspicious():
+    run = SimulatedRun(snapshot_every_n_steps=8, probation_steps=1)
+    while not run.codes:
+        norm = 10.0 if run.monitor.step < ONSET else 50.0
+        run.attempt(param_norm=norm if run.monitor.wants_param_norm() else None)
+
+    assert run.codes == ["LOSS402"]
+    assert run.snapshot_steps == [*range(0, ONSET + 1, 8)]
+
+
+def test_divergence_rolls_the_run_back_to_the_state_before_it():
+    run = SimulatedRun()
+
+    for step in range(240):
+        norm = 10.0 if step < 160 else 100.0
+        run.attempt(loss=1.0, param_norm=norm if run.monitor.wants_param_norm() else None)
+        if run.decisions[-1].action is Action.ROLLBACK:
+            break
+
+    assert run.codes == ["LOSS402"]
+    assert run.decisions[-1].restore_step == 100
+    assert run.decisions[-1].reason == "divergence"
+    assert run.decisions[-1].lr_cut == 0.5
+
+
+@pytest.mark.parametrize(("reaction", "action"), [("observe", Action.OBSERVE), ("stop", Action.STOP)])
+def test_the_user_chooses_the_reaction(reaction: str, action: Action):
+    run = SimulatedRun(on_divergence=reaction)
+
+    for step in range(160):
+        run.attempt(param_norm=10.0 if step < ONSET else 100.0)
+
+    found = [decision for decision in run.decisions if decision.findings]
+    assert [decision.action for decision in found] == [action]
