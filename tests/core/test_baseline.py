@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nan_callbacks.core.baseline import MEMORY_BLOCKS, MIN_VALUES, Baseline, BaselineSettings
+from nan_callbacks.core.baseline import MAX_PEAK_RATIO, MEMORY_BLOCKS, MIN_VALUES, Baseline, BaselineSettings
 
 SETTINGS = BaselineSettings(
     window_size=16,
@@ -130,7 +130,8 @@ def test_a_noisy_series_gets_a_wider_limit_than_a_calm_one():
     calm = learned([0.9, 1.0, 1.1, 1.0] * 4)
     noisy = learned([0.1, 1.0, 10.0, 1.0] * 4)
 
-    assert noisy.limit() > 2.0 * calm.limit()
+    assert calm.limit() == pytest.approx(10.0)
+    assert noisy.limit() == pytest.approx(MAX_PEAK_RATIO * 10.0)
 
 
 def test_what_the_run_has_survived_is_no_spike_until_it_is_long_ago():
@@ -143,10 +144,12 @@ def test_what_the_run_has_survived_is_no_spike_until_it_is_long_ago():
     assert baseline.limit() == pytest.approx(10.0)
 
 
-def test_a_negative_series_has_its_limit_above_itself():
-    limit = learned([-101.0, -100.0, -99.0] * 5).limit()
+def test_the_limit_of_a_negative_series_lies_its_own_magnitude_above_it():
+    assert learned([-101.0, -100.0, -99.0] * 5).limit() == pytest.approx(-100.0 + 10.0 * 100.0)
 
-    assert -99.0 < limit < 2000.0
+
+def test_a_signed_series_remembers_as_well_what_the_run_has_survived():
+    assert learned([1000.0] + [-1.0, 0.0, 1.0] * 6).limit() == pytest.approx(2.0 * 1000.0)
 
 
 def test_the_robust_distance_is_that_of_the_logarithms():

@@ -99,6 +99,11 @@ def test_below_zero_worse_means_higher():
     assert rose[0].value > rose[0].limit
 
 
+@pytest.mark.parametrize("level", [0.0, -2.0])
+def test_a_loss_that_cannot_fall_any_further_makes_no_progress_and_no_divergence(level: float):
+    assert findings_of(constant(level), grows_by(5.0), noise=[1.0] * END) == []
+
+
 def test_one_finding_per_episode():
     assert len(findings_of(constant(1.0), lambda step: 10.0 if step < ONSET else 100.0)) == 1
 
@@ -107,7 +112,7 @@ def test_the_finding_says_what_grew_and_from_where():
     (finding,) = findings_of(after_onset(4.0), grows_by(10.0), noise=[1.0] * END)
 
     assert (finding.quantity, finding.value) == ("loss level", 4.0)
-    assert finding.detail == "was 1 before the parameter norm grew by a factor of 10"
+    assert finding.detail == "it was 1 before the weights grew 10-fold"
 
 
 @pytest.mark.parametrize("norm", [math.nan, math.inf, 0.0])
@@ -123,6 +128,56 @@ def test_no_snapshot_is_taken_while_the_state_is_suspicious():
 
     assert run.codes == ["LOSS402"]
     assert run.snapshot_steps == [*range(0, ONSET + 1, 8)]
+
+
+def test_no_snapshot_earns_trust_while_the_state_is_suspicious():
+    run = SimulatedRun(snapshot_every_n_steps=8, probation_steps=30)
+
+    while not run.codes:
+        norm = 10.0 if run.monitor.step < ONSET else 50.0
+        run.attempt(param_norm=norm if run.monitor.wants_param_norm() else None)
+
+    assert run.snapshot_steps == [0, 8, 40]  # the last one lacked six of its thirty steps when the weights grew
+    assert run.decisions[-1].restore_step == 8
+
+
+def test_the_losses_of_dropped_steps_are_no_level():
+    detector = DivergenceDetector()
+    found = []
+    for step in range(3 * ONSET):
+        level, norm = (1.0, 10.0) if step < ONSET else (0.3, 50.0)
+        for spike in (1e9, 1e9):
+            found += detector.update(StepObservation(step=step, loss=spike, applied=False))
+        found += detector.update(
+            StepObservation(step=step, loss=level, param_norm=norm if step % CADENCE == 0 else None)
+        )
+
+    assert found == []
+
+
+def test_a_suspicion_survives_a_resume():
+    detector, resumed = DivergenceDetector(), DivergenceDetector()
+    for step, norm in ((0, 10.0), (1, 50.0)):
+        detector.update(StepObservation(step=step, loss=1.0, param_norm=norm))
+    assert detector.suspicious
+
+    resumed.load_state_dict(detector.state_dict())
+
+    assert resumed.suspicious
+
+
+def test_the_norm_is_measured_anew_from_a_restored_state_on():
+    run = SimulatedRun()
+    run.healthy(70)
+    run.actions(3, grad_norm=math.nan)
+
+    wanted = []
+    for step in range(40):
+        if run.monitor.wants_param_norm():
+            wanted.append(step)
+        run.attempt()
+
+    assert wanted == [0, 16, 32]
 
 
 def test_divergence_rolls_the_run_back_to_the_state_before_it():
@@ -149,3 +204,13 @@ def test_the_user_chooses_the_reaction(reaction: str, action: Action):
 
     found = [decision for decision in run.decisions if decision.findings]
     assert [decision.action for decision in found] == [action]
+
+
+def test_below_zero_a_rise_within_the_noise_is_none():
+    def level(step: int) -> float:
+        return -2.0 if step < ONSET else -1.9
+
+    noise = log_normal(END, sigma=0.3)
+
+    assert findings_of(level, grows_by(2.0), noise=noise) == []
+    assert len(findings_of(level, grows_by(2.0), noise=[1.0] * END)) == 1

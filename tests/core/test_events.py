@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nan_callbacks.core import Action, Decision, Finding, Severity, StepObservation
-from nan_callbacks.core.events import SCHEMA, describe, from_json_line, number, read_events, step_events, to_json_line
+from nan_callbacks.core.events import SCHEMA, describe, from_json_line, read_events, step_events, to_json_line
+from nan_callbacks.core.sentences import number
 
 SEEN = StepObservation(
     step=1042, epoch=3, batch_index=17, loss=0.5, grad_norm=812.0, learning_rates=(3e-4,), applied=False
@@ -109,7 +111,9 @@ def test_an_incident_holds_everything_about_its_finding():
         "robust_z": 71.2,
         "severity": "warning",
         "detail": "",
+        "also": [],
         "skipped": True,
+        "action": "skip_step",
     }
     assert expected.items() <= event.items()
 
@@ -118,8 +122,30 @@ def test_a_quiet_step_leaves_no_event():
     assert step_events(SEEN, Decision(action=Action.OBSERVE)) == []
 
 
-def test_several_findings_are_several_events():
-    assert len(step_events(SEEN, Decision(action=Action.SKIP_STEP, findings=(FINDING, FINDING)))) == 2
+def test_several_findings_are_one_incident_named_after_the_gravest():
+    other = replace(FINDING, code="LOSS401", title="loss spike")
+
+    (event,) = step_events(SEEN, Decision(action=Action.SKIP_STEP, findings=(FINDING, other)))
+
+    assert (event["code"], event["also"]) == ("GRAD201", ["LOSS401"])
+    assert event["message"].startswith("step 1042 · GRAD201 exploding gradient (also LOSS401) · ")
+
+
+@pytest.mark.parametrize(
+    ("action", "applied", "outcome"),
+    [
+        (Action.OBSERVE, True, "observed"),
+        (Action.SKIP_STEP, False, "skipped"),
+        (Action.ROLLBACK, False, "rolling back"),
+        (Action.STOP, False, "stopping"),
+        (Action.STOP, True, "stopping"),
+    ],
+)
+def test_an_incident_says_what_came_of_it(action: Action, applied: bool, outcome: str):
+    event = step_events(replace(SEEN, applied=applied), Decision(action=action, findings=(FINDING,)))[0]
+
+    assert event["message"].endswith(f" → {outcome}, batch 17 of epoch 3")
+    assert event["skipped"] is not applied
 
 
 # -- what people read --------------------------------------------------------------------------------------------
@@ -134,12 +160,22 @@ def test_without_a_limit_only_the_value_is_named():
     assert " · grad_norm NaN → skipped" in incident(value=math.nan)
 
 
-def test_an_infinite_distance_is_left_out():
-    assert " · grad_norm 812, limit 9.4 → " in incident(limit=9.4, robust_z=math.inf)
+@pytest.mark.parametrize(
+    ("distance", "words"),
+    [
+        (None, ""),
+        (math.nan, ""),
+        (8.4, " (8 robust σ)"),
+        (4e5, " (over 100 robust σ)"),
+        (math.inf, ""),
+    ],
+)
+def test_a_distance_is_named_as_far_as_it_says_something(distance: float | None, words: str):
+    assert f" · grad_norm 812, limit 9.4{words} → " in incident(limit=9.4, robust_z=distance)
 
 
-def test_a_step_that_was_applied_was_observed():
-    assert incident(skipped=False).endswith(" → observed, batch 17 of epoch 3")
+def test_the_growth_of_a_running_variance_is_said_in_words():
+    assert "growth of a running variance in one step 812" in incident(quantity="statistics_jump")
 
 
 def test_the_detail_comes_last():

@@ -93,6 +93,16 @@ def test_the_first_incidents_of_a_code_are_said_and_then_every_tenth():
     assert len(journal.events) == 40
 
 
+def test_what_was_found_besides_is_counted_as_well():
+    journal = Journal(None, None)
+
+    journal.record([incident() | {"also": ["LOSS401", "GRAD201"]}, incident("LOSS401")])
+
+    summary = journal.summary(steps=2, lr_scale=1.0)
+    assert summary["incidents"] == 2
+    assert summary["codes"] == {"NAN101": 1, "LOSS401": 2, "GRAD201": 1}
+
+
 def test_every_code_has_a_budget_of_its_own():
     said: list[str] = []
     journal = Journal(None, said.append)

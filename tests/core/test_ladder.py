@@ -151,6 +151,60 @@ def test_mixed_drops_that_are_not_spikes_alone_are_never_taken_for_a_new_level()
     assert not decision.level_accepted
 
 
+def test_spikes_after_a_good_step_are_no_new_level():
+    run = SimulatedRun()
+    run.healthy(160)
+    run.actions(3, loss=1000.0)
+    run.healthy(1)
+
+    run.actions(3, loss=1000.0)
+
+    assert run.decisions[-1].action is ROLLBACK
+    assert not any(decision.level_accepted for decision in run.decisions)
+
+
+def test_three_in_a_row_are_chance_when_every_third_step_is_dropped_anyway():
+    run = SimulatedRun(max_skip_fraction=0.9)
+    for _ in range(40):
+        run.healthy(2)
+        nan_gradients(run, 1)
+    run.healthy(1)
+
+    assert nan_gradients(run, 5) == [SKIP] * 5
+    assert ROLLBACK in nan_gradients(run, 5)  # ten in a row are not: (1/3)^9 is less than once in 10 000 steps
+
+
+def test_twenty_in_a_row_are_never_put_down_to_chance():
+    run = SimulatedRun(max_skip_fraction=0.95)
+    for _ in range(30):
+        run.healthy(1)
+        nan_gradients(run, 2)
+    run.healthy(1)
+
+    assert nan_gradients(run, 20) == [SKIP] * 19 + [ROLLBACK]
+
+
+def test_what_kind_of_drops_came_before_is_known_after_a_resume():
+    run = SimulatedRun()
+    run.healthy(160)
+    run.actions(3, loss=1000.0)
+    nan_gradients(run, 1)
+
+    run.save_and_resume()
+
+    assert run.actions(2, loss=1000.0) == [SKIP, ROLLBACK]
+
+
+def test_the_gravest_finding_decides_and_is_named_first():
+    run = SimulatedRun(on_spike="stop")
+    run.healthy(60)
+
+    decision = run.attempt(loss=1000.0, grad_norm=math.nan)
+
+    assert [finding.code for finding in decision.findings] == ["LOSS401", "NAN101"]
+    assert decision.reason == "loss spike: configured to stop"
+
+
 @pytest.mark.parametrize("patience", [1, 2, 5])
 def test_max_consecutive_skips_is_the_number_of_drops_before_a_rollback(patience: int):
     run = SimulatedRun(max_consecutive_skips=patience)
@@ -202,6 +256,13 @@ def test_half_of_all_batches_may_be_non_finite_for_ever():
         assert decision.reason == "the batch is non-finite"
 
     assert run.weights == 150.0
+
+
+def test_overflows_that_the_scaler_handles_cost_no_budget():
+    run = SimulatedRun()
+    run.actions(60, grad_norm=math.inf, scaler_overflow=True, loss_scale=65536.0)
+
+    assert run.attempt(grad_norm=math.nan, batch_finite=False).action is SKIP
 
 
 def test_a_budget_of_one_never_stops_for_bad_batches():

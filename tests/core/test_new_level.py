@@ -85,6 +85,19 @@ def test_a_rollback_behind_an_accepted_level_accepts_it_again():
     run.healthy(100, loss=1000.0)
 
 
+def test_accepting_a_level_takes_back_only_the_cuts_since_the_last_progress():
+    run = SimulatedRun()
+    run.healthy(160)
+    run.actions(3, grad_norm=math.nan)
+    run.healthy(250)
+    assert run.monitor.lr_scale == 0.5
+
+    run.actions(6, loss=1000.0)
+
+    assert run.decisions[-1].level_accepted
+    assert run.monitor.lr_scale == 0.5
+
+
 def test_in_observe_mode_a_new_level_is_reported_during_one_warm_up_and_no_longer():
     run = SimulatedRun(on_spike="observe", warmup_steps=20)
     run.healthy(100)

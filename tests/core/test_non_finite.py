@@ -65,6 +65,7 @@ def test_a_loss_that_turns_nan_for_good_is_let_through_after_the_ladder_was_trie
     actions = run.actions(40, loss=math.nan)
 
     assert actions[:3] == [SKIP, SKIP, ROLLBACK]
+    assert OBSERVE not in actions[3:8]  # the record of losses is not rolled back
     assert actions[8:] == [OBSERVE] * 32
     assert Action.STOP not in actions
 
@@ -195,3 +196,13 @@ def test_a_non_finite_loss_needs_a_permission_and_gradients_within_their_limit(l
     assert not Limits(max_grad_norm=10.0).admits(loss, 1.0)
     assert limits.admits(loss, 1.0)
     assert not limits.admits(loss, 11.0)
+
+
+def test_rollbacks_that_did_not_cure_a_non_finite_loss_leave_the_learning_rate_as_it_was():
+    run = SimulatedRun()
+    run.healthy(100)
+    decisions = [run.attempt(loss=math.nan) for _ in range(40)]
+
+    assert min(decision.lr_scale for decision in decisions) < 1.0
+    assert decisions[-1].action is Action.OBSERVE
+    assert decisions[-1].lr_scale == 1.0

@@ -50,10 +50,10 @@ def test_a_corruption_depends_on_seed_and_step_alone():
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_every_fault_begins_after_the_first_epochs_and_within_the_run(name: str):
+def test_every_fault_happens_within_the_run(name: str):
     steps = FAULTS[name].steps(TOTAL_STEPS)
 
-    assert TOTAL_STEPS / 10 < steps[0] <= steps[-1] < TOTAL_STEPS
+    assert 0 <= steps[0] <= steps[-1] < TOTAL_STEPS
 
 
 def test_the_learning_rate_is_a_hundred_times_too_high_from_its_step_to_the_end():

@@ -66,7 +66,8 @@ def test_arguments_are_kept_under_their_own_names(tmp_path: Path):
 
 
 WRONG = [
-    *[(name, value) for name in ("on_non_finite", "on_spike", "on_divergence", "on_give_up") for value in ("no", None, 1)],
+    *[(name, value) for name in ("on_non_finite", "on_spike", "on_divergence", "on_give_up")
+      for value in ("no", None, 1)],
     ("on_spike", "rollback"),
     ("on_divergence", "skip_step"),
     *[(name, value) for name in ("window_size", "warmup_steps", "snapshot_every_n_steps", "probation_steps")

@@ -7,6 +7,7 @@ import pytest
 import torch
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import EarlyStopping
+from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 from torch.optim import SGD
 from torchmetrics import (
@@ -129,6 +130,30 @@ def test_every_epoch_metric_is_that_of_the_run_without_the_batch_in_manual_optim
 def test_a_whole_accumulation_window_leaves_nothing_in_the_metrics(spoiled: int):
     window = [spoiled // 2 * 2, spoiled // 2 * 2 + 1]
     assert_as_if_never_drawn(LogsEverything, [spoiled], window, max_epochs=2, accumulate_grad_batches=2)
+
+
+class KeepRows(Logger):
+    """Keeps what is logged at each step."""
+
+    name = version = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: dict[int, dict[str, float]] = {}
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.rows.setdefault(step, {}).update(metrics)
+
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
+        pass
+
+
+def test_nothing_is_logged_at_the_step_that_did_not_happen():
+    logger = KeepRows()
+    make_trainer(quiet_guard(), logger=logger).fit(LogsEverything(), make_batches(COUNT, spoiled=[3]))
+
+    logged = {step for step, row in logger.rows.items() if "train_loss_step" in row}
+    assert logged == set(range(COUNT)) - {3}
 
 
 def test_early_stopping_that_checks_for_finite_values_goes_on():

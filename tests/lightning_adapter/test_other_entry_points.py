@@ -49,7 +49,7 @@ def find_learning_rate(trainer: Trainer, module: Tunable) -> Any:
 
 
 def scale_batch_size(trainer: Trainer, module: Tunable) -> Any:
-    return Tuner(trainer).scale_batch_size(module, max_trials=3, steps_per_trial=2)
+    return Tuner(trainer).scale_batch_size(module, max_trials=1, steps_per_trial=1)
 
 
 def validate(trainer: Trainer, module: Tunable) -> Any:
@@ -105,11 +105,16 @@ def test_a_fit_after_tuning_is_guarded_from_its_first_step(find: Callable[..., A
     assert [event["step"] for event in guard.events if event["event"] == "incident"] == [0, 3]
 
 
-@pytest.mark.parametrize(
-    "finder", [lambda: LearningRateFinder(num_training_steps=20), lambda: BatchSizeFinder(max_trials=2)]
-)
-@pytest.mark.parametrize("guard_first", [True, False])
-def test_tuning_callbacks_work_beside_the_guard(finder: Callable[[], Any], guard_first: bool, tmp_path: Path):
+def rate_finder() -> Callback:
+    return LearningRateFinder(num_training_steps=20)
+
+
+def size_finder() -> Callback:
+    return BatchSizeFinder(max_trials=1, steps_per_trial=1)
+
+
+@pytest.mark.parametrize(("finder", "guard_first"), [(rate_finder, True), (rate_finder, False), (size_finder, True)])
+def test_tuning_callbacks_work_beside_the_guard(finder: Callable[[], Callback], guard_first: bool, tmp_path: Path):
     def fit(*guards: NaNGuard) -> list[Tensor]:
         module = Tunable()
         callbacks = [*guards, finder()] if guard_first else [finder(), *guards]

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from nan_callbacks.core.decision import Decision
-from nan_callbacks.core.finding import Action, Finding
+from nan_callbacks.core.finding import Action
 from nan_callbacks.core.observation import StepObservation
+from nan_callbacks.core.sentences import describe as describe
 
 SCHEMA = 1
 """Version of the record layout; raised when a key changes its meaning."""
@@ -82,7 +83,7 @@ def end_last_line(path: Path) -> None:
 
 
 def step_events(seen: StepObservation, decision: Decision, *, rank: int = 0) -> list[Event]:
-    """The records of one decision: one per finding, then one per action that changes more than the step itself.
+    """The records of one decision: the incident, if there is one, then each action that changes more than the step.
 
     Args:
         seen: What was observed.
@@ -100,7 +101,7 @@ def step_events(seen: StepObservation, decision: Decision, *, rank: int = 0) -> 
         "loss": seen.loss,
         "grad_norm": seen.grad_norm,
     }
-    events = [_incident(base, finding, applied=seen.applied) for finding in decision.findings]
+    events = [_incident(base, decision, applied=seen.applied)] if decision.findings else []
     if decision.level_accepted:
         events.append({**base, "event": "level_accepted", "reason": decision.reason, "lr_scale": decision.lr_scale})
     if decision.action is Action.ROLLBACK:
@@ -124,32 +125,17 @@ def step_events(seen: StepObservation, decision: Decision, *, rank: int = 0) -> 
     return events
 
 
-def describe(event: Event) -> str:
-    """The human sentence of a record.
-
-    Args:
-        event: A record made here or read back from a file.
-    """
-    kind = event.get("event", "?")
-    prefix = f"step {event['step']} · " if event.get("step") is not None else ""
-    return prefix + _SENTENCES.get(kind, _plain)(event)
-
-
-def number(value: float | None) -> str:
-    """A number as people read it: three significant digits, NaN and Inf by name."""
-    if value is None:
-        return "unknown"
-    if not math.isfinite(value):
-        return "NaN" if math.isnan(value) else ("Inf" if value > 0 else "-Inf")
-    return f"{value:.3g}"
-
-
-def _incident(base: Event, finding: Finding, *, applied: bool) -> Event:
+def _incident(base: Event, decision: Decision, *, applied: bool) -> Event:
+    """One record per incident: the gravest finding, and the codes of what was found besides."""
+    finding, *others = decision.findings
+    stronger = decision.action in (Action.ROLLBACK, Action.STOP)
+    outcome = decision.action if stronger else (Action.OBSERVE if applied else Action.SKIP_STEP)
     return {
         **base,
         "event": "incident",
         "code": finding.code,
         "title": finding.title,
+        "also": [other.code for other in others],
         "where": finding.where,
         "quantity": finding.quantity,
         "value": finding.value,
@@ -158,58 +144,8 @@ def _incident(base: Event, finding: Finding, *, applied: bool) -> Event:
         "severity": finding.severity.name.lower(),
         "detail": finding.detail,
         "skipped": not applied,
+        "action": outcome.word,
     }
-
-
-def _incident_sentence(event: Event) -> str:
-    parts = [f"{event['code']} {event['title']}"]
-    if event.get("where"):
-        parts.append(event["where"])
-    judged = f"{event['quantity']} {number(event['value'])}"
-    if event.get("limit") is not None:
-        z = event.get("robust_z")
-        sigma = f" ({z:.0f} robust σ)" if z is not None and math.isfinite(z) else ""
-        judged += f", limit {number(event['limit'])}{sigma}"
-    if event.get("quantity") not in (None, "", "parameters"):
-        parts.append(judged)
-    if event.get("detail"):
-        parts.append(event["detail"])
-    outcome = "skipped" if event.get("skipped") else "observed"
-    return f"{' · '.join(parts)} → {outcome}, batch {event['batch_index']} of epoch {event['epoch']}"
-
-
-def _rollback_sentence(event: Event) -> str:
-    return f"rolled back to the state before step {event['restored_step']} · {event['reason']}"
-
-
-def _reduce_lr_sentence(event: Event) -> str:
-    return f"learning rate × {number(event['factor'])}, now {number(event['lr_scale'])} of its schedule"
-
-
-def _level_sentence(event: Event) -> str:
-    return (
-        f"new level accepted as normal · {event['reason']} · learning rate {number(event['lr_scale'])} of its schedule"
-    )
-
-
-def _stop_sentence(event: Event) -> str:
-    restored = event.get("restored_step")
-    after = f" · weights restored to the state before step {restored}" if restored is not None else ""
-    return f"stopped: {event['reason']}{after}"
-
-
-def _plain(event: Event) -> str:
-    return str(event.get("message") or event.get("event"))
-
-
-_SENTENCES = {
-    "incident": _incident_sentence,
-    "rollback": _rollback_sentence,
-    "reduce_lr": _reduce_lr_sentence,
-    "level_accepted": _level_sentence,
-    "lr_recovered": lambda event: "learning rate back on its schedule",
-    "stop": _stop_sentence,
-}
 
 
 def _encode(value: Any) -> Any:
@@ -224,7 +160,7 @@ def _encode(value: Any) -> Any:
 
 def _decode(key: str, value: Any) -> Any:
     # Only keys that hold numbers: a reason that happens to read "NaN" stays text.
-    if key in ("reason", "message", "title", "detail", "where", "event", "code"):
+    if key in ("reason", "message", "title", "detail", "where", "event", "code", "also", "action"):
         return value
     if isinstance(value, str):
         return _NON_FINITE.get(value, value)

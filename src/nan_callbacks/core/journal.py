@@ -105,7 +105,7 @@ class Journal:
         kind = event["event"]
         self._counts[kind] += 1
         if kind == "incident":
-            self._codes[event["code"]] += 1
+            self._codes.update([event["code"], *event.get("also", [])])
         if kind == "stop":
             self._stop_reason = event["reason"]
 

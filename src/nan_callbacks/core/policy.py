@@ -83,6 +83,8 @@ class Policy:
             self._rollbacks = 0
             self.learning_rate.confirm()
         recovered = self.learning_rate.clean_step()
+        if any(finding.code == "NAN102" for finding in findings):
+            self.learning_rate.undo()  # rollbacks did not help: the loss value is broken and not the training
         if not findings and not suspicious:
             self.ledger.clean_step()
         return self._decision(Action.OBSERVE, findings, "", lr_recovered=recovered)

@@ -205,7 +205,9 @@ class _Step:
         loss, total, jump, loss_scale = numbers
         rate = leaf_optimizers(optimizer)[0]._get_current_learning_rate()
         head = [loss, total, jump, loss_scale, rate, admitted]
-        head = [tf.constant(math.nan) if item is None else tf.cast(tf.convert_to_tensor(item), tf.float32) for item in head]
+        head = [
+            tf.constant(math.nan) if item is None else tf.cast(tf.convert_to_tensor(item), tf.float32) for item in head
+        ]
         self.vectors += [tf.stack(head), norms, counts]
         self.admitted.append(admitted)
         names = tuple(variable.path for _, variable in pairs)

@@ -26,7 +26,9 @@ class CheckpointHooks:
         state: Returns the state to be written beside a backup, None for nothing.
     """
 
-    def __init__(self, model: Any, *, before_save: Callable[[], None], state: Callable[[], dict[str, Any] | None]) -> None:
+    def __init__(
+        self, model: Any, *, before_save: Callable[[], None], state: Callable[[], dict[str, Any] | None]
+    ) -> None:
         self._model = model
         self._before_save = before_save
         self._state = state

@@ -27,7 +27,5 @@ def admits(limits: Any, loss: Any, grad_norm: Any, statistics_jump: Any) -> Any:
         good = ops.where(ops.isfinite(loss), loss <= limits[0], finite_loss)
         calm = ops.logical_and(calm, good)
     if grad_norm is not None:
-        calm = ops.where(
-            ops.isfinite(grad_norm), ops.logical_and(calm, grad_norm <= limits[1]), finite_gradients
-        )
+        calm = ops.where(ops.isfinite(grad_norm), ops.logical_and(calm, grad_norm <= limits[1]), finite_gradients)
     return ops.logical_and(calm, ops.logical_not(closed))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
+import warnings
 from typing import Any, Literal
 
 import keras
@@ -19,8 +19,6 @@ from nan_callbacks.keras.readings import Reading
 from nan_callbacks.keras.session import GuardSession
 from nan_callbacks.keras.train_function import OwnedTrainFunction
 from nan_callbacks.keras.voice import published, speaker
-
-LOGGER = logging.getLogger("nan_callbacks")
 
 
 class NaNGuard(keras.callbacks.Callback):
@@ -183,10 +181,8 @@ class NaNGuard(keras.callbacks.Callback):
     @fails_open
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Give everything back."""
-        if self._session is not None:
-            self._before_save()
-            self._journal.close(steps=self._monitor.step, lr_scale=self._monitor.lr_scale)
-        self._release()
+        self._before_save()
+        self._end()
 
     def step_aside(self) -> None:
         """Undo every change made to the run's objects and do nothing from now on."""
@@ -217,7 +213,8 @@ class NaNGuard(keras.callbacks.Callback):
         if session is None:
             return False
         if not readings:
-            raise RuntimeError("the training step called no optimizer, or compiled it out of sight")
+            self._say_unguarded()
+            return False
         session.after_step(readings)
         return session.restored
 
@@ -225,6 +222,11 @@ class NaNGuard(keras.callbacks.Callback):
     def could_not_guard(self, error: Exception) -> None:
         """The guarded step cannot be traced, the model's own can: train unguarded, say so."""
         raise RuntimeError("this model's training step cannot be guarded") from error
+
+    @fails_open
+    def broke_off(self) -> None:
+        """An error is about to leave ``fit``: leave the model as it was found."""
+        self._end()
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -254,6 +256,18 @@ class NaNGuard(keras.callbacks.Callback):
         if state is not None:
             self._monitor.load_state_dict(state["monitor"], snapshots_kept=False)
             self._journal.load_state_dict(state["journal"])
+
+    def _say_unguarded(self) -> None:
+        warnings.warn(
+            "NaNGuard: this training step calls no optimizer that can be seen from outside, so it is not guarded.",
+            stacklevel=2,
+        )
+        self.step_aside()
+
+    def _end(self) -> None:
+        if self._session is not None:
+            self._journal.close(steps=self._monitor.step, lr_scale=self._monitor.lr_scale)
+        self._release()
 
     def _release(self) -> None:
         """Give every object of the run back as it was found, and let go of them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -51,8 +51,8 @@ class Reading:
     admitted: bool
     non_finite_names: tuple[str, ...]
     """Paths of all variables with a non-finite gradient."""
-    norms: dict[str, float]
-    """Gradient norm by variable."""
+    norms: dict[str, float] = field(default_factory=dict)
+    """Gradient norm by variable, for diagnosis; empty where it was not read."""
 
 
 def pack_limits(limits: Sequence[Limits], lr_scale: float) -> np.ndarray:

@@ -27,6 +27,9 @@ class Driver(Protocol):
     def could_not_guard(self, error: Exception) -> None:
         """The guarded step cannot be traced, the model's own can."""
 
+    def broke_off(self) -> None:
+        """An error is about to leave ``fit``, which will not say goodbye to its callbacks."""
+
 
 class OwnedTrainFunction:
     """Stands in for a model's train function.
@@ -68,10 +71,12 @@ class OwnedTrainFunction:
         try:
             return self._guarded_call(*args)
         except StopIteration:  # the data have come to their end
+            self._backend.abandon()
             raise
-        except BaseException:  # `fit` will not call on_train_end
+        except BaseException:
             self._backend.abandon()
             self.uninstall()
+            self._driver.broke_off()
             raise
 
     def _guarded_call(self, *args: Any) -> Any:

@@ -52,7 +52,7 @@ class NaNGuard(*CALLBACK_BASES):  # type: ignore[misc]
         events_path: File to which every event is appended as one JSON line; None for no file.
         log_every_n_steps: Steps between values sent to the loggers; None: as the trainer does.
         checkpoint_snapshots: Whether snapshots travel in checkpoints, so that a resumed run can roll back beyond the
-            resume: ``auto`` up to 256 MiB, ``always``, ``never``. Never, whatever is said here, with sharded strategies.
+            resume: ``auto`` up to 256 MiB, ``always``, ``never``. Those of a sharded model never do.
         verbose: Whether incidents and actions are printed.
         strict: Whether an error inside the guard is raised. Otherwise it is reported once and the guard steps aside.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,35 @@ RESPONSE_MARKS = 3
 """Marks, 48 steps, after which the loss must have responded to the growth."""
 COMPETING_RATIO = 30.0
 """Multiples of the level for runs with several optimizers: adversaries raise each other's loss by design."""
+SIGNED_NOISE = 2.0
+"""Robust standard deviations by which a loss around or below zero must have risen: five times what the medians of 16
+and 32 values differ by chance."""
+
+
+@dataclass(frozen=True)
+class Now:
+    """The present loss."""
+
+    level: float
+    """Median."""
+    signed: bool
+    """Whether some of the losses are zero or below."""
+    spread: float
+    """Robust standard deviation of the log loss; 0 if the loss is signed."""
+    noise: float
+    """Robust standard deviation of the loss."""
+
+    @classmethod
+    def of(cls, losses: Sequence[float]) -> Now:
+        """Summarise some losses."""
+        ordered = sorted(losses)
+        signed = ordered[0] <= 0
+        return cls(
+            level=median(ordered),
+            signed=signed,
+            spread=0.0 if signed else robust_sigma_of_sorted([math.log(loss) for loss in ordered]),
+            noise=robust_sigma_of_sorted(ordered),
+        )
 
 
 @dataclass(frozen=True)
@@ -38,17 +68,18 @@ class Rule:
     """Largest robust standard deviation of the log loss at which a lack of progress could be told from noise: the
     medians of 16 and 32 values differ by 1.25 * spread * sqrt(1/16 + 1/32) by chance alone."""
 
-    def threshold(self, before: float, *, competing: bool) -> float:
+    def threshold(self, before: float, now: Now, *, competing: bool) -> float:
         """Loss level from which the growth was no progress, given the level before it."""
         ratio = max(self.ratio, COMPETING_RATIO) if competing else self.ratio
-        if before > 0:
+        if before > 0 and not now.signed:
             return ratio * before
-        # Below zero a ratio means nothing: worse by the same share of the magnitude.
-        return before + max(ratio - 1.0, 0.0) * abs(before)
+        # Around and below zero a ratio means nothing: worse by its noise, and by the same share of the magnitude.
+        return before + SIGNED_NOISE * now.noise + max(ratio - 1.0, 0.0) * abs(before)
 
-    def calls_for_more(self, level: float, before: float, *, competing: bool) -> bool:
-        """Whether a loss level is too little progress, given the level before the growth."""
-        return level >= self.threshold(before, competing=competing) and (before > 0 or level > before)
+    def calls_for_more(self, before: float, now: Now, *, competing: bool) -> bool:
+        """Whether the present loss level is too little progress, given the level before the growth."""
+        above = now.level >= self.threshold(before, now, competing=competing)
+        return above and now.spread <= self.max_spread and (before > 0 or now.level > before)
 
 
 RULES = (
@@ -92,7 +123,7 @@ class DivergenceDetector:
 
     @property
     def suspicious(self) -> bool:
-        """Whether the weights have just grown without progress so far; no snapshot is taken meanwhile."""
+        """Whether the weights have just grown without progress so far; no snapshot is taken or trusted meanwhile."""
         return self._suspicious
 
     def update(self, observation: StepObservation) -> list[Finding]:
@@ -104,15 +135,12 @@ class DivergenceDetector:
             return []
         self._parole = max(self._parole - 1, 0)
         self._marks.append(Mark(norm, median(list(self._losses)[-MARK_STEPS:])))
-        level, spread = median(list(self._losses)), self._spread()
-        verdicts = [
-            self._stagnant(index, level, spread, competing=observation.competing)
-            for index in range(len(self._marks) - 1)
-        ]
+        now, competing = Now.of(self._losses), observation.competing
+        verdicts = [self._stagnant(index, now, competing=competing) for index in range(len(self._marks) - 1)]
         self._suspicious = any(rule is not None for rule in verdicts)
         for index, rule in enumerate(verdicts[: len(self._marks) - RESPONSE_MARKS]):
             if rule is not None:
-                return [self._finding(observation, self._marks[index], level, rule)]
+                return [self._finding(observation, self._marks[index], now, rule)]
         return []
 
     def limits(self) -> Limits:
@@ -145,23 +173,17 @@ class DivergenceDetector:
         self._suspicious = bool(state["suspicious"])
         self._parole = int(state["parole"])
 
-    def _spread(self) -> float:
-        if min(self._losses) <= 0:
-            return 0.0  # no log: the level below zero is compared with a margin of its own magnitude instead
-        return robust_sigma_of_sorted(sorted(math.log(loss) for loss in self._losses))
-
-    def _stagnant(self, index: int, level: float, spread: float, *, competing: bool) -> Rule | None:
+    def _stagnant(self, index: int, now: Now, *, competing: bool) -> Rule | None:
         before = self._marks[index]
         grown = self._marks[min(index + GROWTH_MARKS, len(self._marks) - 1)]
         if before.norm <= 0:
             return None
         for rule in (*RULES, *PAROLE_RULES) if self._parole else RULES:
-            big_enough = grown.norm / before.norm >= rule.growth and spread <= rule.max_spread
-            if big_enough and rule.calls_for_more(level, before.level, competing=competing):
+            if grown.norm / before.norm >= rule.growth and rule.calls_for_more(before.level, now, competing=competing):
                 return rule
         return None
 
-    def _finding(self, seen: StepObservation, before: Mark, level: float, rule: Rule) -> Finding:
+    def _finding(self, seen: StepObservation, before: Mark, now: Now, rule: Rule) -> Finding:
         growth = max(mark.norm for mark in self._marks) / before.norm
         self.accept_level()
         return Finding(
@@ -174,7 +196,7 @@ class DivergenceDetector:
             severity=Severity.ERROR,
             action=self.action,
             quantity="loss level",
-            value=level,
-            limit=rule.threshold(before.level, competing=seen.competing),
-            detail=f"was {before.level:.3g} before the parameter norm grew by a factor of {growth:.3g}",
+            value=now.level,
+            limit=rule.threshold(before.level, now, competing=seen.competing),
+            detail=f"it was {before.level:.3g} before the weights grew {growth:.3g}-fold",
         )

@@ -1,0 +1,179 @@
+"""The guarded step on JAX: jitted or eager, on one device or under ``keras.distribution``."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import keras
+import numpy as np
+from jax import numpy as jnp
+
+from nan_callbacks.keras import jax_measure as measuring
+from nan_callbacks.keras.interception import Interception
+from nan_callbacks.keras.jax_step import WatchedStep
+from nan_callbacks.keras.model_parts import (
+    global_seed,
+    has_stock_step,
+    learning_rate_variables,
+    metrics_result,
+    optimizers_of,
+)
+from nan_callbacks.keras.readings import Layout, Reading, unpack
+from nan_callbacks.keras.snapshot import Snapshot
+
+METRICS = 3
+"""Position of the metrics' variables in the state that JAX training hands around."""
+
+
+class GuardedStep:
+    """See :class:`nan_callbacks.keras.backend.Backend`.
+
+    Args:
+        model: A compiled model.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.optimizers = optimizers_of(model)[:1]  # Keras' JAX trainer threads the state of one optimizer only
+        self.layouts: list[Layout] = []
+        self.slots: dict[int, Snapshot] = {}
+        self.sees_gradients = True
+        self.deferring = has_stock_step(model)
+        self.user_step = model.train_step
+        self.interception = Interception(model, self.optimizers, "stateless_apply")
+        self._live: Any = None
+        self._ran = False
+        self._compiled: Any = None
+        self._limits: tuple[bytes, Any] = (b"", None)
+        self._copy = jax.jit(lambda values: [jnp.copy(value) for value in values])
+        self._norms = jax.jit(measuring.exact_norms)
+
+    def begin(self, state: Any, iterator: Any) -> Iterator[Any]:
+        self._live, self._ran = state, False
+        return iter(iterator)
+
+    def end(self, logs: Any) -> Any:
+        state, self._live = self._live, None
+        return logs, state
+
+    def abandon(self) -> None:
+        # The buffers that `fit` holds were donated to the step; what it attaches to the model must be the new ones.
+        if self._live is not None and self._ran:
+            names = ("trainable_variables", "non_trainable_variables", "optimizer_variables", "metrics_variables")
+            self.model._jax_state = dict(zip(names, self._live, strict=True))
+            self.model._jax_state_synced = False
+        self._live = None
+
+    def prepare(self, batch: Any) -> None:
+        self.interception = Interception(self.model, self.optimizers, "stateless_apply")
+        self._compiled = self._compile()
+
+    def run(self, batch: Any, limits: np.ndarray) -> tuple[Any, list[Reading]]:
+        if self._limits[0] != limits.tobytes():
+            self._limits = limits.tobytes(), jnp.asarray(limits)
+        try:
+            logs, state, vector = self._call(batch)
+        except jax.errors.UnexpectedTracerError:
+            if not self.sees_gradients:
+                raise
+            self.sees_gradients = False
+            warnings.warn(
+                "NaNGuard cannot see the gradients of this train_step; it judges by the size of the update instead.",
+                stacklevel=2,
+            )
+            self._compiled = self._compile()
+            logs, state, vector = self._call(batch)
+        self._live, self._ran = state, True
+        return logs, unpack(self.layouts, np.asarray(vector))
+
+    def run_plain(self, original: Callable[..., Any], batch: Any) -> Any:
+        logs, self._live = original(self._live, iter([batch]))
+        self._ran = True
+        return logs
+
+    def result(self, logs: Any) -> Any:
+        if self._live is None:
+            return metrics_result(self.model, logs)
+        mapping = list(zip(self.model.metrics_variables, self._live[METRICS], strict=True))
+        with keras.StatelessScope(state_mapping=mapping):
+            return metrics_result(self.model, logs)
+
+    def capture(self, slot: int, epoch: int) -> None:
+        groups, _ = self._state()
+        self.slots[slot] = Snapshot(epoch, [self._copy(group) for group in groups])
+
+    def restore(self, slot: int, epoch: int) -> None:
+        snapshot = self.slots[slot]
+        groups, variables = self._state()
+        rates = learning_rate_variables(self.optimizers)
+        restored = []
+        for index, (present, saved, owners) in enumerate(zip(groups, snapshot.values, variables, strict=True)):
+            if index == METRICS and snapshot.epoch != epoch:
+                restored.append(present)
+                continue
+            # Copies: the next step donates these buffers.
+            values = self._copy(saved)
+            kept = [id(owner) in rates for owner in owners]
+            restored.append([now if keep else old for now, old, keep in zip(present, values, kept, strict=True)])
+        if self._live is not None:
+            self._live = tuple(restored[:4])
+            pairs = list(zip(variables[4], restored[4], strict=True))
+        else:
+            pairs = [
+                pair
+                for owners, values in zip(variables, restored, strict=True)
+                for pair in zip(owners, values, strict=True)
+            ]
+        for variable, value in pairs:
+            variable.assign(value)
+
+    def parameter_norms(self) -> dict[str, float]:
+        values = self._state()[0][0]
+        names = [variable.path for variable in self.model.trainable_variables]
+        return dict(zip(names, np.asarray(self._norms(values)).tolist(), strict=True)) if names else {}
+
+    def _call(self, batch: Any) -> Any:
+        with self.interception.installed():
+            return self._compiled(self._live, self._limits[1], batch)
+
+    def _state(self) -> tuple[list[list[Any]], list[list[Any]]]:
+        """Values and their variables: the four groups of a JAX state, and the global seed."""
+        model = self.model
+        variables = [
+            list(model.trainable_variables),
+            list(model.non_trainable_variables),
+            list(model.optimizer.variables) if model.optimizer is not None else [],
+            list(model.metrics_variables),
+        ]
+        seeds = [variable for variable in global_seed() if all(variable is not each for each in variables[1])]
+        if self._live is not None:
+            groups = [list(group) for group in self._live]
+        else:
+            model.jax_state_sync()
+            groups = [[variable.value for variable in group] for group in variables]
+        return [*groups, [variable.value for variable in seeds]], [*variables, seeds]
+
+    def _compile(self) -> Any:
+        model = self.model
+        if model.run_eagerly or not model.jit_compile:
+            return self._guarded_step
+
+        # A function of its own each time: jax keeps traces by the identity of what it compiles.
+        def step(state: Any, limits: Any, data: Any) -> Any:
+            return self._guarded_step(state, limits, data)
+
+        shardings = None
+        if keras.distribution.distribution() is not None:
+            shardings = (None, model._get_state_sharding_spec(), None)
+        return jax.jit(step, donate_argnums=0, out_shardings=shardings)
+
+    def _guarded_step(self, state: Any, limits: Any, data: Any) -> tuple[Any, Any, Any]:
+        step = WatchedStep(self, limits)
+        with self.interception.watching(step):
+            logs, new = self.user_step(state, data)
+            new, vector = step.finish(state, new)
+        self.layouts = step.layouts
+        return logs, new, vector

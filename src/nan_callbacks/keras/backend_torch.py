@@ -1,0 +1,210 @@
+"""The guarded step on torch: the model's own train function, with our hooks around the optimizer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from nan_callbacks.core import Limits
+from nan_callbacks.keras.interception import Interception, LossMemory, scaled_rate
+from nan_callbacks.keras.model_parts import (
+    leaf_optimizers,
+    metrics_result,
+    optimizers_of,
+    running_variances,
+    scales_loss,
+    state_of,
+    unique,
+)
+from nan_callbacks.keras.readings import LR_SCALE, Reading
+from nan_callbacks.keras.snapshot import Snapshot, VariableGroups, variable_groups
+from nan_callbacks.torch.measure import measure, non_finite_tensors, parameter_norms
+from nan_callbacks.torch.snapshot import copy_pairs
+
+
+class GuardedStep:
+    """See :class:`nan_callbacks.keras.backend.Backend`.
+
+    Args:
+        model: A compiled model.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.optimizers = optimizers_of(model)
+        self.slots: dict[int, Snapshot] = {}
+        self.groups: VariableGroups | None = None
+        self.state: list[Any] = []
+        self.variances: list[tuple[Any, int]] = []
+        self.interception = Interception(model, self.optimizers, "apply")
+        self._train_function = model.train_function
+
+    def begin(self, data: Any) -> Iterator[Any]:
+        return iter([data])
+
+    def end(self, logs: Any) -> Any:
+        return logs
+
+    def abandon(self) -> None:
+        return None
+
+    def prepare(self, batch: Any) -> None:
+        model = self.model
+        self.interception = Interception(model, self.optimizers, "apply")
+        self.groups = variable_groups(model, self.optimizers)
+        self.state = unique([*state_of(model), *model.metrics_variables])
+        index = {id(variable): i for i, variable in enumerate(self.state)}
+        self.variances = [(each, index[id(each)]) for each in running_variances(model) if id(each) in index]
+
+    def run(self, batch: Any, limits: np.ndarray) -> tuple[Any, list[Reading]]:
+        step = _Step(self, limits)
+        with self.interception.installed(), self.interception.watching(step):
+            logs = self._train_function(batch)
+        if step.readings and not all(reading.admitted for reading in step.readings):
+            step.put_state_back()
+        return logs, step.readings
+
+    def run_plain(self, original: Callable[..., Any], batch: Any) -> Any:
+        return original(batch)
+
+    def result(self, logs: Any) -> Any:
+        return metrics_result(self.model, logs)
+
+    def capture(self, slot: int, epoch: int) -> None:
+        assert self.groups is not None
+        live = [variable.value.detach() for variable in self.groups.all]
+        kept = self.slots.get(slot)
+        if kept is None:
+            self.slots[slot] = Snapshot(epoch, [tensor.clone() for tensor in live], random_streams())
+            return
+        copy_pairs(list(zip(kept.values, live, strict=True)))
+        kept.epoch, kept.rng = epoch, random_streams()
+
+    def restore(self, slot: int, epoch: int) -> None:
+        assert self.groups is not None
+        snapshot = self.slots[slot]
+        same_epoch = snapshot.epoch == epoch
+        live = [variable.value.detach() for variable in self.groups.all]
+        wanted = self.groups.restored(same_epoch)
+        with torch.no_grad():
+            copy_pairs([(to, kept) for to, kept, put in zip(live, snapshot.values, wanted, strict=True) if put])
+        if same_epoch:  # the next epoch's order of the data is drawn from these streams
+            set_random_streams(snapshot.rng)
+
+    def parameter_norms(self) -> dict[str, float]:
+        variables = [v for v in self.model.trainable_variables if v.value.is_floating_point()]
+        tensors = [variable.value.detach() for variable in variables]
+        if not tensors:
+            return {}
+        names = [variable.path for variable in variables]
+        norms = dict(zip(names, torch.stack(parameter_norms(tensors)).tolist(), strict=True))
+        if all(math.isfinite(norm) for norm in norms.values()):
+            return norms
+        # A float32 norm overflows at about 1e19 with finite elements.
+        bad = set(non_finite_tensors(names, tensors))
+        return {
+            name: math.nan if name in bad else float(torch.linalg.vector_norm(tensor.double()))
+            for name, tensor in zip(names, tensors, strict=True)
+        }
+
+
+class _Step:
+    """One step while it runs."""
+
+    def __init__(self, owner: GuardedStep, limits: np.ndarray) -> None:
+        self.owner = owner
+        self.limits = limits
+        self.loss = LossMemory()
+        self.readings: list[Reading] = []
+        self.ran: list[bool] = []
+        self.live = [variable.value.detach() for variable in owner.state]
+        self.before = [tensor.clone() for tensor in self.live]
+        self.random = random_streams()
+
+    def on_loss(self, loss: Any, *, final: bool) -> None:
+        self.loss.note(loss, final=final)
+
+    def scale_rate(self, stream: int, rate: Any) -> Any:
+        scale = float(self.limits[stream, LR_SCALE])
+        return rate if scale == 1.0 else scaled_rate(rate, scale)
+
+    @torch._dynamo.disable  # type: ignore[misc]
+    def on_apply(
+        self, stream: int, optimizer: Any, original: Callable[..., Any], grads: Any, variables: Any = None
+    ) -> Any:
+        grads = list(grads)
+        variables = list(optimizer._trainable_variables if variables is None else variables)
+        if not optimizer.built:
+            optimizer.build(variables)
+        scaler = scales_loss(optimizer)
+        scale = float(optimizer.dynamic_scale.value) if scaler else float(optimizer.loss_scale_factor or 1.0)
+        pairs = [(variable, grad) for grad, variable in zip(grads, variables, strict=True) if grad is not None]
+        loss = self.loss.value
+        measured = measure(
+            [variable.path for variable, _ in pairs],
+            [grad for _, grad in pairs],
+            loss=None if loss is None else torch.as_tensor(loss).detach().float().reshape(()),
+            statistics_jump=self._growth(),
+            inverse_scale=1.0 / scale,
+        )
+        admitted = self._limits(stream).admits(measured.loss, measured.grad_norm, measured.statistics_jump)
+        overflow = measured.grad_norm is not None and not math.isfinite(measured.grad_norm)
+        finite_loss = measured.loss is None or math.isfinite(measured.loss)
+        run = admitted or (scaler and overflow and finite_loss and scale > 1.0)
+        self.readings.append(
+            Reading(
+                stream=stream,
+                optimizer_name=type(optimizer).__name__,
+                loss=measured.loss,
+                grad_norm=measured.grad_norm,
+                statistics_jump=measured.statistics_jump,
+                loss_scale=scale if scaler else None,
+                learning_rate=_number(leaf_optimizers(optimizer)[0]._get_current_learning_rate()),
+                admitted=admitted,
+                non_finite_names=measured.non_finite_names,
+            )
+        )
+        self.ran.append(run)
+        return original(grads, variables) if run else None
+
+    def put_state_back(self) -> None:
+        """Undo what a dropped step wrote besides the weights: statistics, seeds, metrics, the random stream."""
+        partly = any(self.ran)  # another update of this step went through, or the scaler took over
+        pairs = zip(self.live, self.before, strict=True)
+        with torch.no_grad():
+            copy_pairs([(live, old) for live, old in pairs if not (partly and bool(torch.isfinite(live).all()))])
+        if not partly:
+            set_random_streams(self.random)
+
+    def _growth(self) -> Any:
+        if not self.owner.variances:
+            return None
+        after = [variable.value.detach() for variable, _ in self.owner.variances]
+        before = [self.before[index] for _, index in self.owner.variances]
+        norms = [torch.stack(list(torch._foreach_norm(each))) for each in (after, before)]
+        return (norms[0] / norms[1]).max()
+
+    def _limits(self, stream: int) -> Limits:
+        loss, grad_norm, jump, admit_loss, admit_gradients, closed, _ = (float(each) for each in self.limits[stream])
+        return Limits(loss, grad_norm, jump, admit_loss > 0.5, admit_gradients > 0.5, closed > 0.5)
+
+
+def random_streams() -> tuple[Any, Any]:
+    """State of torch's global generators, from which unseeded layers draw on this backend."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    return torch.get_rng_state(), cuda
+
+
+def set_random_streams(state: tuple[Any, Any]) -> None:
+    """Continue from a state of :func:`random_streams`."""
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state_all(state[1])
+
+
+def _number(rate: Any) -> float:
+    return float(getattr(rate, "value", rate))

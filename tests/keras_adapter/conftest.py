@@ -1,0 +1,22 @@
+"""One backend per process: `KERAS_BACKEND=jax python -m pytest tests/keras_adapter`. Without the variable: not collected."""
+
+import os
+
+BACKEND = os.environ.get("KERAS_BACKEND")
+
+collect_ignore_glob = [] if BACKEND else ["*.py"]
+
+if BACKEND:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if BACKEND == "jax":
+        # Two CPU devices, for the tests of data parallelism; before jax is imported.
+        os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+    import keras
+
+    if keras.backend.backend() != BACKEND:
+        raise RuntimeError(f"KERAS_BACKEND={BACKEND} was asked for, Keras runs on {keras.backend.backend()}")
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
