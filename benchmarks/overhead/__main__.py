@@ -73,7 +73,9 @@ def report(workload: Workload, times: Times, seconds: float) -> bool:
 def parsed_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--steps", type=int, help="measured steps of each arm (default: depends on the model)")
-    parser.add_argument("--models", default=",".join(NAMES), help="some of them, comma-separated (default: %(default)s)")
+    parser.add_argument(
+        "--models", default=",".join(NAMES), help="some of them, comma-separated (default: %(default)s)"
+    )
     options = parser.parse_args()
     options.models = options.models.split(",")
     for name in options.models:

@@ -6,13 +6,13 @@ import functools
 import logging
 import traceback
 from collections.abc import Callable
-from typing import Any, Concatenate, ParamSpec, Protocol
+from typing import Any, Protocol, TypeVar, cast
 
 from nan_callbacks.errors import TrainingStoppedError
 
 LOGGER = logging.getLogger("nan_callbacks")
 
-P = ParamSpec("P")
+Hook = TypeVar("Hook", bound=Callable[..., Any])
 
 
 class StepsAside(Protocol):
@@ -30,14 +30,14 @@ class StepsAside(Protocol):
         ...
 
 
-def fails_open(hook: Callable[Concatenate[Any, P], Any]) -> Callable[Concatenate[Any, P], Any]:
+def fails_open(hook: Hook) -> Hook:
     """Wrap a hook of a :class:`StepsAside` so that an error inside it ends the guard, not the run.
 
     ``TrainingStoppedError`` is meant for the user and passes; with ``strict`` every error does.
     """
 
     @functools.wraps(hook)
-    def guarded(self: Any, *args: P.args, **kwargs: P.kwargs) -> Any:
+    def guarded(self: Any, *args: Any, **kwargs: Any) -> Any:
         if self.is_aside:
             return None
         try:
@@ -58,4 +58,4 @@ def fails_open(hook: Callable[Concatenate[Any, P], Any]) -> Callable[Concatenate
             self.step_aside()
             return None
 
-    return guarded
+    return cast(Hook, guarded)

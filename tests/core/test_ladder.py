@@ -324,3 +324,22 @@ def test_observing_spikes_publishes_no_limits():
     assert decision.action is OBSERVE
     assert run.codes == ["GRAD201", "LOSS401"]
     assert run.weights == 161.0
+
+
+def test_an_optimizer_that_fails_for_good_is_noticed_while_another_goes_on():
+    run = SimulatedRun()
+    run.healthy(60, stream=0, competing=True)
+    actions = []
+    for _ in range(3):
+        actions.append(run.attempt(stream=1, competing=True, loss=math.nan, grad_norm=math.nan).action)
+        run.attempt(stream=0, competing=True)
+
+    assert actions == [Action.SKIP_STEP, Action.SKIP_STEP, Action.ROLLBACK]
+
+
+def test_one_bad_batch_of_two_optimizers_is_no_run_of_bad_steps():
+    run = SimulatedRun()
+    run.healthy(60)
+    actions = [run.attempt(stream=stream, loss=math.nan, grad_norm=math.nan).action for stream in (0, 1, 0, 1)]
+
+    assert actions == [Action.SKIP_STEP] * 4

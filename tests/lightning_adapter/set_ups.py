@@ -7,7 +7,7 @@ import pytorch_lightning
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
-from torch.optim import SGD
+from torch.optim import SGD, Adam
 
 from nan_callbacks.lightning import NaNGuard
 
@@ -80,6 +80,19 @@ class EvaluatedRegression(Regression):
         return self.net(batch[0])
 
 
+class OptimizerMakesNaN(Regression):
+    """Adam without an epsilon divides zero by zero when a parameter's first gradient is zero."""
+
+    def __init__(self, broken_at: int = 5) -> None:
+        super().__init__(lambda module: Adam(module.parameters(), lr=0.01, eps=0.0))
+        self.late = nn.Parameter(torch.zeros(2))
+        self.broken_at = broken_at
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        return loss + 0.0 * self.late.sum() if self.trainer.global_step == self.broken_at else loss
+
+
 def regression_of(library: Any) -> Any:
     """The same module for one of the two libraries."""
     return type("Regression", (RegressionSteps, library.LightningModule), {})()
@@ -141,9 +154,11 @@ class CutAt(Callback):
     def __init__(self, guard: NaNGuard, step: int) -> None:
         self.guard = guard
         self.step = step
+        self.done = False
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
-        if trainer.global_step == self.step and self.guard._monitor.lr_scale == 1.0:
+        if trainer.global_step >= self.step and not self.done:
+            self.done = True
             self.guard._monitor.policy.learning_rate.cut(0)
 
 

@@ -9,11 +9,12 @@ import torch
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint, OnExceptionCheckpoint
 from torch import Tensor, nn
-from torch.optim import SGD, Adam
+from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
 
 from tests.lightning_adapter.set_ups import (
     Batches,
+    OptimizerMakesNaN,
     Regression,
     equal,
     finite,
@@ -24,24 +25,15 @@ from tests.lightning_adapter.set_ups import (
 )
 
 BROKEN_AT = 5
-
-
-class OptimizerMakesNaN(Regression):
-    """Adam without an epsilon divides zero by zero when a parameter's first gradient is zero."""
-
-    def __init__(self, broken_at: int = BROKEN_AT) -> None:
-        super().__init__(lambda module: Adam(module.parameters(), lr=0.01, eps=0.0))
-        self.late = nn.Parameter(torch.zeros(2))
-        self.broken_at = broken_at
-        self.validated: list[bool] = []
-
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        loss = super().training_step(batch, batch_idx)
-        return loss + 0.0 * self.late.sum() if self.trainer.global_step == self.broken_at else loss
+"""Where `OptimizerMakesNaN` breaks if not told otherwise."""
 
 
 class ValidatesItsWeights(OptimizerMakesNaN):
     """Notes in each validation whether its weights are finite."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.validated: list[bool] = []
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self.validated.append(finite(self.parameters()))

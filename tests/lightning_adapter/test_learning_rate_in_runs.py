@@ -95,6 +95,44 @@ def test_the_documented_warm_up_recipe_does_not_undo_the_cut():
     assert fit_rates(WarmsUpByAssignment(), cut=True) == halved_after_the_cut(schedule)
 
 
+class TwoOptimizersByHand(Regression):
+    """Manual optimisation: each optimizer has its scheduler, and the module steps all of them itself."""
+
+    def __init__(self) -> None:
+        super().__init__(self.two_of_each)
+        self.automatic_optimization = False
+
+    def two_of_each(self, module: nn.Module) -> Any:
+        optimizers = [SGD([self.net.weight], lr=0.05), SGD([self.net.bias], lr=0.02)]
+        return optimizers, [exponential(optimizers[0]), one_cycle(optimizers[1])]
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        for optimizer, scheduler in zip(self.optimizers(), self.lr_schedulers(), strict=True):
+            optimizer.zero_grad()
+            self.manual_backward(self.loss(batch))
+            optimizer.step()
+            scheduler.step()
+
+
+def test_in_manual_optimisation_the_cut_holds_for_every_optimizer():
+    class RatesOfBoth(Callback):
+        def __init__(self) -> None:
+            self.rates: list[list[float]] = []
+
+        def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+            self.rates.append([optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers])
+
+    def run(*, cut: bool) -> list[list[float]]:
+        record = RatesOfBoth()
+        fit_rates(TwoOptimizersByHand(), record, cut=cut)
+        return record.rates
+
+    schedule, rates = run(cut=False), run(cut=True)
+    first = CUT_AFTER  # in batches; the trainer counts two steps in each, so the cut is made in batch 2
+    assert rates[:first] == schedule[:first]
+    assert rates[first:] == [[0.5 * rate for rate in both] for both in schedule[first:]]
+
+
 def test_user_code_that_multiplies_the_present_rate_does_not_double_the_cut():
     user = Multiplies(0.25, steps=(2, 6, 9))
 

@@ -180,6 +180,17 @@ def test_a_guard_that_had_to_step_aside_guards_the_next_fit():
     assert guard.summary["skipped_steps"] == 1
 
 
+def test_a_module_can_bring_the_guard_itself():
+    class BringsAGuard(Regression):
+        def configure_callbacks(self) -> list[Any]:
+            return [guard]
+
+    guard = quiet_guard()
+    make_trainer().fit(BringsAGuard(), make_batches(6, spoiled=[2]))
+
+    assert guard.summary["skipped_steps"] == 1
+
+
 def test_two_guards_in_one_trainer_are_refused():
     with pytest.raises(RuntimeError, match="more than one stateful callback of type `NaNGuard`"):
         make_trainer(quiet_guard(), quiet_guard())

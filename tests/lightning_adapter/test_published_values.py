@@ -12,6 +12,7 @@ from pytorch_lightning.loggers import CSVLogger
 from tests.lightning_adapter.set_ups import (
     CutAt,
     EvaluatedRegression,
+    OptimizerMakesNaN,
     Regression,
     make_batches,
     make_trainer,
@@ -117,6 +118,25 @@ def test_early_stopping_can_monitor_the_incidents(validated: bool):
     trainer.fit(EvaluatedRegression(), make_batches(6, spoiled=[2]), make_batches(1))
 
     assert trainer.current_epoch == 2
+
+
+def test_a_rollback_at_the_start_of_a_validation_is_visible_at_its_end():
+    class Validated(OptimizerMakesNaN):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self.log("val_loss", self.loss(batch))
+
+    class Look(Callback):
+        def __init__(self) -> None:
+            self.seen: list[float] = []
+
+        def on_validation_end(self, trainer: Trainer, *_: Any) -> None:
+            self.seen.append(float(trainer.callback_metrics["nan_callbacks/rollbacks"]))
+
+    look = Look()
+    trainer = make_trainer(quiet_guard(), look, val_check_interval=2)
+    trainer.fit(Validated(broken_at=3), make_batches(6), make_batches(1))
+
+    assert look.seen == [0, 1, 1]
 
 
 def test_checkpoints_can_be_chosen_by_the_gradient_norm_and_the_scale(tmp_path: Path):

@@ -158,7 +158,7 @@ class SameBatchAgain(Batches):
         pass
 
 
-@pytest.mark.parametrize("step", [13, 25, 28])
+@pytest.mark.parametrize("step", [13, 25, 28, 36])
 def test_a_run_resumed_in_the_middle_of_an_epoch_decides_and_ends_as_the_unbroken_one(step: int, tmp_path: Path):
     def run_until(steps: int, *callbacks: Any, **arguments: Any) -> Any:
         return run(SameBatchAgain(), *callbacks, epochs=-1, settings={"max_steps": steps}, **arguments)
@@ -242,6 +242,23 @@ def test_a_state_of_another_version_is_refused(change: dict[str, Any], tmp_path:
 
     with pytest.raises(ValueError, match=rf"of version 1, received {change['version']}; resume with the version"):
         run(make_batches(EPOCH), ckpt_path=path)
+
+
+def test_a_checkpoint_written_between_the_resume_and_its_first_step_still_holds_the_state(tmp_path: Path):
+    """As tuning callbacks write one and load it again."""
+
+    class SaveAndLoad(Callback):
+        def on_fit_start(self, trainer: Trainer, *_: Any) -> None:
+            trainer.save_checkpoint(tmp_path / "again.ckpt")
+            trainer._checkpoint_connector.restore(tmp_path / "again.ckpt")
+
+    make_trainer(quiet_guard(), SaveAt(tmp_path / "first.ckpt", EPOCH)).fit(Regression(), make_batches(EPOCH))
+    guard = quiet_guard()
+    trainer = make_trainer(guard, SaveAndLoad(), max_epochs=2)
+    trainer.fit(Regression(), make_batches(EPOCH), ckpt_path=tmp_path / "first.ckpt")
+
+    # At that moment the trainer's own progress is not restored yet: it begins with its first epoch again.
+    assert guard.summary["steps"] == EPOCH + 2 * EPOCH
 
 
 def test_a_checkpoint_written_without_a_guard_is_resumed_with_a_fresh_one(tmp_path: Path):

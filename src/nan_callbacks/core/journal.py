@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -25,7 +26,7 @@ class Journal:
         say: Prints one message for people; None for silence.
     """
 
-    def __init__(self, path: str | Path | None, say: Callable[[str], None] | None) -> None:
+    def __init__(self, path: str | os.PathLike[str] | None, say: Callable[[str], None] | None) -> None:
         self.path = None if path is None else Path(path)
         self.say = say
         self.events: list[Event] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from dataclasses import dataclass
 from typing import Any
 
 from nan_callbacks.core.config import GuardConfig
@@ -30,6 +31,15 @@ SPIKES = frozenset({"GRAD201", "LOSS401", "ACT301"})
 """Findings about finite values: harder data can cause them as well as a broken state."""
 
 
+@dataclass
+class Run:
+    """Dropped steps in a row."""
+
+    length: int = 0
+    only_spikes: bool = True
+    """Whether all of them were finite."""
+
+
 class Policy:
     """Turns findings and history into one decision per step.
 
@@ -48,8 +58,8 @@ class Policy:
         self._recent_drops: deque[bool] = deque(maxlen=BUDGET_STEPS)
         self._weathered: deque[bool] = deque(maxlen=BUDGET_STEPS)
         """Steps, dropped or not, up to the last applied one; without runs that ended in a rollback."""
-        self._consecutive_skips = 0
-        self._only_spikes = True
+        self._runs: dict[int, Run] = {}
+        """The present run of dropped steps of each optimizer: one may fail for good while another goes on."""
         self._rollbacks = 0
         self._applied_since_rollback = 0
         self.gave_up = False
@@ -71,13 +81,12 @@ class Policy:
         if proposed is Action.ROLLBACK:
             return self._roll_back(findings, findings[0].title)
         if seen.applied:
-            return self._applied(findings, suspicious=suspicious)
+            return self._applied(seen, findings, suspicious=suspicious)
         return self._dropped(seen, findings) if findings else self._decision(Action.OBSERVE, findings, "")
 
-    def _applied(self, findings: list[Finding], *, suspicious: bool) -> Decision:
-        self._weathered.extend([True] * self._consecutive_skips + [False])
-        self._consecutive_skips = 0
-        self._only_spikes = True
+    def _applied(self, seen: StepObservation, findings: list[Finding], *, suspicious: bool) -> Decision:
+        run = self._runs.pop(seen.stream, Run())
+        self._weathered.extend([True] * run.length + [False])
         self._applied_since_rollback += 1
         if self._applied_since_rollback == PROGRESS_STEPS:
             self._rollbacks = 0
@@ -95,13 +104,14 @@ class Policy:
             return self._give_up(findings, f"{share:.0%} of the last {len(self._recent_drops)} steps had to be dropped")
         if seen.batch_finite is False:
             return self._decision(Action.SKIP_STEP, findings, "the batch is non-finite")
-        self._consecutive_skips += 1
-        self._only_spikes &= all(finding.code in SPIKES for finding in findings)
-        if self._consecutive_skips < self._suspicious_run():
+        run = self._runs.setdefault(seen.stream, Run())
+        run.length += 1
+        run.only_spikes &= all(finding.code in SPIKES for finding in findings)
+        if run.length < self._suspicious_run():
             return self._decision(Action.SKIP_STEP, findings, "")
-        if self._rollbacks > 0 and self._applied_since_rollback == 0 and self._only_spikes:
+        if self._rollbacks > 0 and self._applied_since_rollback == 0 and run.only_spikes:
             return self._accept_level(findings)
-        return self._roll_back(findings, f"{self._consecutive_skips} steps in a row were dropped")
+        return self._roll_back(findings, f"{run.length} steps in a row were dropped")
 
     def _suspicious_run(self) -> int:
         """Drops in a row that chance does not explain, given how many of the steps before had to be dropped.
@@ -116,7 +126,7 @@ class Policy:
         return max(smallest, min(math.ceil(math.log(CHANCE_OF_A_RUN) / math.log(share)), LONGEST_RUN))
 
     def _accept_level(self, findings: list[Finding]) -> Decision:
-        self._consecutive_skips = 0
+        self._runs.clear()
         self._rollbacks -= 1
         self.learning_rate.undo()
         return self._decision(
@@ -134,8 +144,7 @@ class Policy:
         cut = self.learning_rate.cut(self._rollbacks)
         self._rollbacks += 1
         self._applied_since_rollback = 0
-        self._consecutive_skips = 0
-        self._only_spikes = True
+        self._runs.clear()
         self.ledger.discard_candidate()
         return self._decision(Action.ROLLBACK, findings, reason, lr_cut=cut, restore=True)
 
@@ -172,8 +181,7 @@ class Policy:
         return {
             "recent_drops": list(self._recent_drops),
             "weathered": list(self._weathered),
-            "consecutive_skips": self._consecutive_skips,
-            "only_spikes": self._only_spikes,
+            "runs": {str(stream): [run.length, run.only_spikes] for stream, run in self._runs.items()},
             "rollbacks": self._rollbacks,
             "applied_since_rollback": self._applied_since_rollback,
             "gave_up": self.gave_up,
@@ -184,8 +192,7 @@ class Policy:
         """Take over a state made by :meth:`state_dict`."""
         self._recent_drops = deque(state["recent_drops"], maxlen=BUDGET_STEPS)
         self._weathered = deque(state["weathered"], maxlen=BUDGET_STEPS)
-        self._consecutive_skips = int(state["consecutive_skips"])
-        self._only_spikes = bool(state["only_spikes"])
+        self._runs = {int(stream): Run(*run) for stream, run in state["runs"].items()}
         self._rollbacks = int(state["rollbacks"])
         self._applied_since_rollback = int(state["applied_since_rollback"])
         self.gave_up = bool(state["gave_up"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor
@@ -13,7 +14,7 @@ from nan_callbacks.core import GuardConfig, Monitor
 from nan_callbacks.core.events import Event
 from nan_callbacks.core.journal import Journal
 from nan_callbacks.errors import ConfigurationError
-from nan_callbacks.lightning.fail_open import fails_open
+from nan_callbacks.fail_open import fails_open
 from nan_callbacks.lightning.hooks import TrainerHooks
 from nan_callbacks.lightning.namespace import CALLBACK_BASES
 from nan_callbacks.lightning.session import GuardSession
@@ -150,7 +151,7 @@ class NaNGuard(*CALLBACK_BASES):  # type: ignore[misc]
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Begin to guard. Tuners and the sanity check never come here; ``fast_dev_run`` is left alone."""
         self._monitor = Monitor(self.config)
-        path = self.events_path if trainer.is_global_zero else None
+        path = Path(self.events_path) if self.events_path is not None and trainer.is_global_zero else None
         self._journal = Journal(path, speaker(trainer, verbose=self.verbose))
         self._published = {}
         if trainer.fast_dev_run:
@@ -250,8 +251,9 @@ class NaNGuard(*CALLBACK_BASES):  # type: ignore[misc]
         if self._aside:
             return {}
         session = self._session
-        if session is None and self._final is not None:
-            return self._final
+        outside = self._final or self._resumed  # after the fit, or before its first step
+        if session is None and outside is not None:
+            return outside
         state: dict[str, Any] = {
             "version": STATE_VERSION,
             "monitor": self._monitor.state_dict(),

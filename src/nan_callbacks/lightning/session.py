@@ -75,6 +75,8 @@ class GuardSession:
         if not self.window.is_open:
             self.window.open()
             self._take_snapshot_if_due()
+        if self.module.device.type != "cpu":
+            self.window.batches.clear()  # memory of an accelerator: only the newest batch is kept for a look
         self.window.batches.append(batch)
 
     def before_backward(self, loss: Tensor) -> None:
