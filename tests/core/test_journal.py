@@ -77,9 +77,15 @@ def test_without_events_no_file_is_made(tmp_path: Path):
     assert not path.exists()
 
 
-def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path):
-    with pytest.raises(OSError, match="directory"):
-        Journal(tmp_path, None).record([incident()])
+def test_a_file_that_cannot_be_written_is_given_up_with_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    journal = Journal(tmp_path, None)
+
+    journal.record([incident()])
+    journal.record([incident()])
+
+    assert len(journal.events) == 2
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert str(tmp_path) in caplog.text
 
 
 def test_the_first_incidents_of_a_code_are_said_and_then_every_tenth():

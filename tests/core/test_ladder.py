@@ -302,7 +302,16 @@ def test_stopping_at_the_first_non_finite_value():
 
     assert decision.action is STOP
     assert decision.reason == "non-finite gradients: configured to stop"
-    assert decision.restore_step == 100
+    assert decision.restore_step is None  # the step was dropped, so nothing is wrong with the present state
+
+
+def test_stopping_with_non_finite_parameters_restores_the_last_good_ones():
+    run = SimulatedRun(on_non_finite="stop")
+    run.healthy(160)
+
+    decision = run.attempt(grad_norm=math.nan, non_finite_parameters=2)
+
+    assert (decision.action, decision.restore_step) == (STOP, 100)
 
 
 def test_stopping_at_the_first_spike():

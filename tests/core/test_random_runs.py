@@ -66,7 +66,7 @@ def test_no_step_is_dropped_without_a_finding_that_says_why(segments, seed, reac
         scaler = measured.get("scaler_overflow") and measured["loss_scale"] > 1.0
         dropped = run.weights == before and decision.restore_slot is None
         if dropped and not scaler and not gave_up:
-            assert decision.action is Action.SKIP_STEP
+            assert decision.action in (Action.SKIP_STEP, Action.STOP)
             assert decision.findings
 
 

@@ -64,11 +64,7 @@ def test_training_goes_on_from_a_rollback_as_from_the_state_it_went_to():
     train(reference, without(arrays, [0, 1, 2, 3, 4, 5]), guard())
 
     assert callback.summary["rollbacks"] == 1
-    if BACKEND == "torch":  # unseeded layers draw from torch's own stream
-        model_state, expected = state(model), state(reference)
-        assert same(model_state, expected)
-    else:
-        assert same(state(model), state(reference))
+    assert same(state(model), state(reference))
 
 
 @pytest.mark.parametrize("jit", [False, True] if BACKEND == "jax" else [False])
@@ -91,7 +87,7 @@ def test_it_stops_when_everything_must_be_dropped():
     assert callback.summary["stopped"]
     assert "had to be dropped" in callback.summary["stop_reason"]
     assert len(history["loss"]) == 1
-    assert same(state(model), before)
+    assert same(state(model)[: len(before)], before)  # the optimizer's moments did not exist before
 
 
 def test_it_raises_if_told_to():
@@ -138,7 +134,7 @@ SCHEDULE = keras.optimizers.schedules.PiecewiseConstantDecay
 
 RATES = {
     "float": (lambda: 0.1, [], [0.1] * 5),
-    "schedule": (lambda: SCHEDULE([4], [0.1, 0.05]), [], [0.1] * 3 + [0.05] * 2),
+    "schedule": (lambda: SCHEDULE([3], [0.1, 0.05]), [], [0.1] * 3 + [0.05] * 2),
     "callable": (lambda: lambda: 0.1, [], [0.1] * 5),
     "scheduler": (
         lambda: 0.1,

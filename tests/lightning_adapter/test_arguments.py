@@ -58,10 +58,15 @@ def test_every_setting_reaches_the_core():
 
 def test_arguments_are_kept_under_their_own_names(tmp_path: Path):
     guard = NaNGuard(
-        events_path=tmp_path, log_every_n_steps=5, checkpoint_snapshots="never", verbose=False, strict=True
+        events_path=tmp_path / "events.jsonl",
+        log_every_n_steps=5,
+        checkpoint_snapshots="never",
+        verbose=False,
+        strict=True,
     )
 
-    assert (guard.events_path, guard.log_every_n_steps, guard.checkpoint_snapshots) == (tmp_path, 5, "never")
+    assert guard.events_path == tmp_path / "events.jsonl"
+    assert (guard.log_every_n_steps, guard.checkpoint_snapshots) == (5, "never")
     assert (guard.verbose, guard.strict) == (False, True)
 
 
@@ -98,6 +103,11 @@ def test_a_value_that_cannot_work_is_refused_with_its_name_and_value(name: str, 
     assert f", received {value!r}. " in message
     assert isinstance(raised.value, ValueError)
     assert isinstance(raised.value, NaNCallbacksError)
+
+
+def test_a_folder_is_no_events_file(tmp_path: Path):
+    with pytest.raises(ConfigurationError, match=r"`events_path` must be the path of a file or None, received "):
+        NaNGuard(events_path=tmp_path)
 
 
 def test_an_unknown_argument_is_refused():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections import Counter
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from nan_callbacks.core.events import SCHEMA, Event, end_last_line, to_json_line
+
+LOGGER = logging.getLogger("nan_callbacks")
 
 SPOKEN_PER_CODE = 5
 """Incidents of one code that are printed one by one; after that every tenth. All of them are in the events."""
@@ -38,8 +41,7 @@ class Journal:
     def record(self, events: list[Event]) -> None:
         """Keep, write and say some events.
 
-        Raises:
-            OSError: If the file cannot be written.
+        A file that cannot be written is given up with one warning: the guard matters more than its record.
         """
         for event in events:
             self._count(event)
@@ -48,7 +50,11 @@ class Journal:
             if self.say is not None and self._worth_saying(event):
                 self.say(str(event["message"]))
         if self.path is not None and events:
-            self._append(self.path, events)
+            try:
+                self._append(self.path, events)
+            except OSError as error:
+                LOGGER.warning("NaNGuard: no more events are written to %s: %s", self.path, error)
+                self.path = None
 
     def close(self, *, steps: int, lr_scale: float) -> None:
         """Record the totals, and say them if there was anything to say.

@@ -77,7 +77,8 @@ class Policy:
         if self.gave_up:
             return self._decision(Action.OBSERVE, findings, "")
         if proposed is Action.STOP:
-            return self._give_up(findings, f"{findings[0].title}: configured to stop")
+            broken = any(finding.code == "NAN103" for finding in findings)
+            return self._give_up(findings, f"{findings[0].title}: configured to stop", restore=broken)
         if proposed is Action.ROLLBACK:
             return self._roll_back(findings, findings[0].title)
         if seen.applied:
@@ -101,7 +102,8 @@ class Policy:
     def _dropped(self, seen: StepObservation, findings: list[Finding]) -> Decision:
         share = sum(self._recent_drops) / len(self._recent_drops)
         if len(self._recent_drops) >= BUDGET_MIN_STEPS and share > self.config.max_skip_fraction:
-            return self._give_up(findings, f"{share:.0%} of the last {len(self._recent_drops)} steps had to be dropped")
+            reason = f"{share:.0%} of the last {len(self._recent_drops)} steps had to be dropped"
+            return self._give_up(findings, reason, restore=seen.batch_finite is not False)
         if seen.batch_finite is False:
             return self._decision(Action.SKIP_STEP, findings, "the batch is non-finite")
         run = self._runs.setdefault(seen.stream, Run())
@@ -140,7 +142,7 @@ class Policy:
         target = self.ledger.target()
         if self._rollbacks >= self.config.max_rollbacks or target is None:
             tried = f"{self._rollbacks} rollback(s) brought no progress" if target else "there is no snapshot"
-            return self._give_up(findings, f"{reason}, and {tried}")
+            return self._give_up(findings, f"{reason}, and {tried}", restore=True)
         cut = self.learning_rate.cut(self._rollbacks)
         self._rollbacks += 1
         self._applied_since_rollback = 0
@@ -148,9 +150,10 @@ class Policy:
         self.ledger.discard_candidate()
         return self._decision(Action.ROLLBACK, findings, reason, lr_cut=cut, restore=True)
 
-    def _give_up(self, findings: list[Finding], reason: str) -> Decision:
+    def _give_up(self, findings: list[Finding], reason: str, *, restore: bool) -> Decision:
+        """Stop; go back to the trusted snapshot unless the present state is not suspected."""
         self.gave_up = True
-        return self._decision(Action.STOP, findings, reason, restore=True)
+        return self._decision(Action.STOP, findings, reason, restore=restore)
 
     def _decision(
         self,

@@ -294,9 +294,10 @@ class NaNGuard(*CALLBACK_BASES):  # type: ignore[misc]
             raise ConfigurationError.of(
                 "log_every_n_steps", "a whole number >= 1 or None", every, "None follows the trainer"
             )
-        if self.events_path is not None and not isinstance(self.events_path, str | os.PathLike):
+        path = self.events_path
+        if path is not None and (not isinstance(path, str | os.PathLike) or Path(path).is_dir()):
             raise ConfigurationError.of(
-                "events_path", "a path or None", self.events_path, "such as 'logs/events.jsonl'; None writes no file"
+                "events_path", "the path of a file or None", path, "such as 'logs/events.jsonl'; None writes no file"
             )
         for name in ("verbose", "strict"):
             if not isinstance(getattr(self, name), bool):
