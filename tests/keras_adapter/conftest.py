@@ -1,4 +1,4 @@
-"""One backend per process: `KERAS_BACKEND=jax python -m pytest tests/keras_adapter`. Without the variable: not collected."""
+"""One backend per process: `KERAS_BACKEND=jax python -m pytest tests/keras_adapter`. Not collected without it."""
 
 import os
 

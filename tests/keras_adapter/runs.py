@@ -67,7 +67,6 @@ def compiled(
     **options: Any,
 ) -> keras.Model:
     """A compiled model; the same arguments give the same weights."""
-    keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
     model = make()
     model.compile(optimizer(), loss, **{"metrics": ["mae"], **options})

@@ -40,7 +40,7 @@ def test_a_checkpoint_after_a_skipped_step_is_a_plain_one(tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["model.keras"]
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -51,7 +51,7 @@ class KillAfter(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         if epoch == self.epoch:
-            raise Killed
+            raise KilledError
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["guard first", "backup first"])
@@ -63,7 +63,7 @@ def test_a_backup_resumes_the_guard(tmp_path, first):
         return both if first else both[::-1]
 
     begun = callbacks()
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train(compiled(), arrays, *begun, KillAfter(1), epochs=2)
     cut = begun[0 if first else 1].summary["lr_scale"]
     resumed = callbacks()
@@ -82,9 +82,7 @@ def test_a_backup_resumes_the_guard(tmp_path, first):
 def test_averaged_weights_that_are_swapped_in_stay_clean(tmp_path):
     model = compiled(optimizer=lambda: keras.optimizers.Adam(0.01, use_ema=True, ema_momentum=0.9))
     swap = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
-    history = train(
-        model, with_fault(data(), [3, 9]), guard(), swap, epochs=3, validation_data=data(seed=1)
-    )
+    history = train(model, with_fault(data(), [3, 9]), guard(), swap, epochs=3, validation_data=data(seed=1))
 
     assert finite(state(model))
     assert np.isfinite(history["loss"] + history["val_loss"]).all()

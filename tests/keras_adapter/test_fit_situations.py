@@ -216,11 +216,13 @@ def test_several_fits_with_one_callback():
     model, callback = compiled(), guard()
     train(model, data(), callback)
     backend = callback._compiled[1]
+    compiled_step = getattr(backend, "_compiled", None)
     train(model, with_fault(data(), [3]), callback)
 
     assert callback.summary["skipped_steps"] == 1
     assert callback.summary["steps"] == 10
     assert callback._compiled[1] is backend
+    assert getattr(backend, "_compiled", None) is compiled_step
     train(model, data(), callback)
     assert callback.summary["incidents"] == 0
     model.compile("sgd", "mae")

@@ -20,6 +20,10 @@ MAX_PEAK_RATIO = 10.0
 LARGEST_LOG = math.log(sys.float_info.max)
 """Logarithm beyond which ``math.exp`` raises."""
 
+REFRESH_EVERY = 4
+"""Accepted values after which the limit is computed anew once the window is full: its median hardly moves meanwhile,
+and half of the core's time goes into it (benchmarks/overhead.py)."""
+
 MEMORY_BLOCKS = 8
 """Windows whose largest value is remembered: 1024 accepted steps at the default window."""
 
@@ -81,7 +85,8 @@ class Baseline:
             self._maxima.append(value)
         self._maxima[-1] = max(self._maxima[-1], value)
         self._in_block = (self._in_block + 1) % self.settings.window_size
-        self._limit = None
+        if len(self._raw) < self.settings.window_size or self._in_block % REFRESH_EVERY == 0:
+            self._limit = None
 
     def limit(self) -> float:
         """The largest value that is not a spike; infinite while nothing was learned."""
@@ -107,7 +112,13 @@ class Baseline:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain state."""
-        return {"raw": self._raw.values, "maxima": list(self._maxima), "in_block": self._in_block}
+        limit = self.limit() if len(self._raw) == self.settings.window_size else math.inf
+        return {
+            "raw": self._raw.values,
+            "maxima": list(self._maxima),
+            "in_block": self._in_block,
+            "limit": limit if math.isfinite(limit) else None,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state made by :meth:`state_dict`."""
@@ -120,7 +131,7 @@ class Baseline:
                 self._log.clear()
         self._maxima = deque((float(value) for value in state["maxima"]), maxlen=MEMORY_BLOCKS)
         self._in_block = int(state["in_block"])
-        self._limit = None if len(self._raw) else math.inf
+        self._limit = state["limit"] if len(self._raw) else math.inf
 
     def _compute_limit(self) -> float:
         s = self.settings

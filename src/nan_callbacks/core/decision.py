@@ -29,5 +29,7 @@ class Decision:
     lr_recovered: bool = False
     """True if the learning rate has just come back to its schedule."""
 
-
-NOTHING = Decision(action=Action.OBSERVE)
+    @property
+    def worth_recording(self) -> bool:
+        """Whether there is anything to write down."""
+        return bool(self.findings) or self.action is not Action.OBSERVE or self.level_accepted or self.lr_recovered

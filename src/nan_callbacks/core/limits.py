@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -48,13 +49,18 @@ class Limits:
             return self.admit_non_finite_loss
         return loss <= self.max_loss
 
-    def tightened(self, other: Limits) -> Limits:
-        """Combine with another detector's limits: the stricter number wins, a permission needs only one voice."""
-        return Limits(
-            max_loss=min(self.max_loss, other.max_loss),
-            max_grad_norm=min(self.max_grad_norm, other.max_grad_norm),
-            max_statistics_jump=min(self.max_statistics_jump, other.max_statistics_jump),
-            admit_non_finite_loss=self.admit_non_finite_loss or other.admit_non_finite_loss,
-            admit_non_finite_gradients=self.admit_non_finite_gradients or other.admit_non_finite_gradients,
-            closed=self.closed or other.closed,
+    @classmethod
+    def combined(cls, limits: Sequence[Limits]) -> Limits:
+        """Combine the limits of several detectors: the strictest number wins, a permission needs only one voice.
+
+        Args:
+            limits: At least one.
+        """
+        return cls(
+            max_loss=min([each.max_loss for each in limits]),
+            max_grad_norm=min([each.max_grad_norm for each in limits]),
+            max_statistics_jump=min([each.max_statistics_jump for each in limits]),
+            admit_non_finite_loss=any([each.admit_non_finite_loss for each in limits]),
+            admit_non_finite_gradients=any([each.admit_non_finite_gradients for each in limits]),
+            closed=any([each.closed for each in limits]),
         )

@@ -68,10 +68,7 @@ class Stream:
     def limits(self) -> Limits:
         """The strictest of all limits; computed once per observation."""
         if self._limits is None:
-            combined = Limits()
-            for detector in self.detectors.values():
-                combined = combined.tightened(detector.limits())
-            self._limits = combined
+            self._limits = Limits.combined([detector.limits() for detector in self.detectors.values()])
         return self._limits
 
     def update(self, observation: StepObservation) -> list[Finding]:

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from nan_callbacks.keras.readings import Reading
+from nan_callbacks.keras.snapshot import Snapshot
 
 
 class Backend(Protocol):
@@ -17,6 +18,8 @@ class Backend(Protocol):
 
     optimizers: list[Any]
     """In the order of their streams."""
+    slots: dict[int, Snapshot]
+    """The snapshots of the present fit."""
 
     def begin(self, *args: Any) -> Iterator[Any]:
         """Take what ``fit`` hands to a train function; return an iterator over batches."""

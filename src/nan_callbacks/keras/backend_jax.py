@@ -52,14 +52,17 @@ class GuardedStep:
         self._norms = jax.jit(measuring.exact_norms)
 
     def begin(self, state: Any, iterator: Any) -> Iterator[Any]:
+        """Batches of one call."""
         self._live, self._ran = state, False
         return iter(iterator)
 
     def end(self, logs: Any) -> Any:
+        """Hand the result to ``fit``."""
         state, self._live = self._live, None
         return logs, state
 
     def abandon(self) -> None:
+        """Leave ``fit`` a state that it can attach."""
         # The buffers that `fit` holds were donated to the step; what it attaches to the model must be the new ones.
         if self._live is not None and self._ran:
             names = ("trainable_variables", "non_trainable_variables", "optimizer_variables", "metrics_variables")
@@ -68,10 +71,12 @@ class GuardedStep:
         self._live = None
 
     def prepare(self, batch: Any) -> None:
+        """Get everything built, then compile."""
         self.interception = Interception(self.model, self.optimizers, "stateless_apply")
         self._compiled = self._compile()
 
     def run(self, batch: Any, limits: np.ndarray) -> tuple[Any, list[Reading]]:
+        """One guarded step."""
         if self._limits[0] != limits.tobytes():
             self._limits = limits.tobytes(), jnp.asarray(limits)
         try:
@@ -90,11 +95,13 @@ class GuardedStep:
         return logs, unpack(self.layouts, np.asarray(vector))
 
     def run_plain(self, original: Callable[..., Any], batch: Any) -> Any:
+        """One step of the model's own function."""
         logs, self._live = original(self._live, iter([batch]))
         self._ran = True
         return logs
 
     def result(self, logs: Any) -> Any:
+        """The logs from the metrics as they are now."""
         if self._live is None:
             return metrics_result(self.model, logs)
         mapping = list(zip(self.model.metrics_variables, self._live[METRICS], strict=True))
@@ -102,10 +109,12 @@ class GuardedStep:
             return metrics_result(self.model, logs)
 
     def capture(self, slot: int, epoch: int) -> None:
+        """Copy the state into a slot."""
         groups, _ = self._state()
         self.slots[slot] = Snapshot(epoch, [self._copy(group) for group in groups])
 
     def restore(self, slot: int, epoch: int) -> None:
+        """Put a slot back."""
         snapshot = self.slots[slot]
         groups, variables = self._state()
         rates = learning_rate_variables(self.optimizers)
@@ -131,6 +140,7 @@ class GuardedStep:
             variable.assign(value)
 
     def parameter_norms(self) -> dict[str, float]:
+        """Norm of each trainable variable."""
         values = self._state()[0][0]
         names = [variable.path for variable in self.model.trainable_variables]
         return dict(zip(names, np.asarray(self._norms(values)).tolist(), strict=True)) if names else {}
@@ -167,7 +177,8 @@ class GuardedStep:
 
         shardings = None
         if keras.distribution.distribution() is not None:
-            shardings = (None, model._get_state_sharding_spec(), None)
+            # Of the state itself: the model's variables hold nothing while `fit` runs.
+            shardings = (None, jax.tree.map(lambda value: value.sharding, tuple(self._live)), None)
         return jax.jit(step, donate_argnums=0, out_shardings=shardings)
 
     def _guarded_step(self, state: Any, limits: Any, data: Any) -> tuple[Any, Any, Any]:

@@ -45,15 +45,18 @@ class GuardedStep:
         self._norms = tf.function(self._variable_norms)
 
     def begin(self, iterator: Any) -> Iterator[Any]:
+        """Batches of one call."""
         return iter(iterator)
 
     def end(self, logs: Any) -> Any:
+        """Hand the result to ``fit``."""
         return logs
 
     def abandon(self) -> None:
-        return None
+        """Nothing to do: the state lives in the model's variables."""
 
     def prepare(self, batch: Any) -> None:
+        """Get everything built, then compile."""
         model = self.model
         unbuilt = not model.built or any(not optimizer.built for optimizer in self.optimizers)
         if unbuilt and model._distribute_strategy is None:
@@ -66,6 +69,7 @@ class GuardedStep:
         self._compiled = self._compile()
 
     def run(self, batch: Any, limits: np.ndarray) -> tuple[Any, list[Reading]]:
+        """One guarded step."""
         if self._limits[0] != limits.tobytes():
             self._limits = limits.tobytes(), tf.constant(limits)
         with self.interception.installed():
@@ -73,16 +77,20 @@ class GuardedStep:
         return logs, unpack(self.layouts, vector.numpy())
 
     def run_plain(self, original: Callable[..., Any], batch: Any) -> Any:
+        """One step of the model's own function."""
         return original([batch])
 
     def result(self, logs: Any) -> Any:
+        """The logs from the metrics as they are now."""
         return metrics_result(self.model, logs)
 
     def capture(self, slot: int, epoch: int) -> None:
+        """Copy the state into a slot."""
         assert self.groups is not None
         self.slots[slot] = Snapshot(epoch, [tf.identity(variable.value) for variable in self.groups.all])
 
     def restore(self, slot: int, epoch: int) -> None:
+        """Put a slot back."""
         assert self.groups is not None
         snapshot = self.slots[slot]
         wanted = self.groups.restored(snapshot.epoch == epoch)
@@ -91,6 +99,7 @@ class GuardedStep:
                 variable.value.assign(value)
 
     def parameter_norms(self) -> dict[str, float]:
+        """Norm of each trainable variable."""
         variables = self.model.trainable_variables
         return dict(zip((each.path for each in variables), self._norms().numpy().tolist(), strict=True))
 
@@ -144,14 +153,17 @@ class _Step:
         self.variances = [(variable, known[id(variable)]) for variable in variances if id(variable) in known]
 
     def on_loss(self, loss: Any, *, final: bool) -> None:
+        """A loss passes by."""
         self.loss.note(loss, final=final)
 
     def scale_rate(self, stream: int, rate: Any) -> Any:
+        """The learning rate with our scale on it."""
         return scaled_rate(rate, self.limits[stream, LR_SCALE])
 
     def on_apply(
         self, stream: int, optimizer: Any, original: Callable[..., Any], grads: Any, variables: Any = None
     ) -> Any:
+        """The optimizer is called: measure, decide, select."""
         grads = list(grads)
         variables = list(optimizer._trainable_variables if variables is None else variables)
         pairs = [(grad, variable) for grad, variable in zip(grads, variables, strict=True) if grad is not None]

@@ -44,15 +44,18 @@ class GuardedStep:
         self._train_function = model.train_function
 
     def begin(self, data: Any) -> Iterator[Any]:
+        """Batches of one call."""
         return iter([data])
 
     def end(self, logs: Any) -> Any:
+        """Hand the result to ``fit``."""
         return logs
 
     def abandon(self) -> None:
-        return None
+        """Nothing to do: the state lives in the model's variables."""
 
     def prepare(self, batch: Any) -> None:
+        """Get everything built, then compile."""
         model = self.model
         self.interception = Interception(model, self.optimizers, "apply")
         self.groups = variable_groups(model, self.optimizers)
@@ -61,6 +64,7 @@ class GuardedStep:
         self.variances = [(each, index[id(each)]) for each in running_variances(model) if id(each) in index]
 
     def run(self, batch: Any, limits: np.ndarray) -> tuple[Any, list[Reading]]:
+        """One guarded step."""
         step = _Step(self, limits)
         with self.interception.installed(), self.interception.watching(step):
             logs = self._train_function(batch)
@@ -69,12 +73,15 @@ class GuardedStep:
         return logs, step.readings
 
     def run_plain(self, original: Callable[..., Any], batch: Any) -> Any:
+        """One step of the model's own function."""
         return original(batch)
 
     def result(self, logs: Any) -> Any:
+        """The logs from the metrics as they are now."""
         return metrics_result(self.model, logs)
 
     def capture(self, slot: int, epoch: int) -> None:
+        """Copy the state into a slot."""
         assert self.groups is not None
         live = [variable.value.detach() for variable in self.groups.all]
         kept = self.slots.get(slot)
@@ -85,6 +92,7 @@ class GuardedStep:
         kept.epoch, kept.rng = epoch, random_streams()
 
     def restore(self, slot: int, epoch: int) -> None:
+        """Put a slot back."""
         assert self.groups is not None
         snapshot = self.slots[slot]
         same_epoch = snapshot.epoch == epoch
@@ -96,6 +104,7 @@ class GuardedStep:
             set_random_streams(snapshot.rng)
 
     def parameter_norms(self) -> dict[str, float]:
+        """Norm of each trainable variable."""
         variables = [v for v in self.model.trainable_variables if v.value.is_floating_point()]
         tensors = [variable.value.detach() for variable in variables]
         if not tensors:
@@ -126,16 +135,19 @@ class _Step:
         self.random = random_streams()
 
     def on_loss(self, loss: Any, *, final: bool) -> None:
+        """A loss passes by."""
         self.loss.note(loss, final=final)
 
     def scale_rate(self, stream: int, rate: Any) -> Any:
+        """The learning rate with our scale on it."""
         scale = float(self.limits[stream, LR_SCALE])
         return rate if scale == 1.0 else scaled_rate(rate, scale)
 
-    @torch._dynamo.disable  # type: ignore[misc]
+    @torch._dynamo.disable
     def on_apply(
         self, stream: int, optimizer: Any, original: Callable[..., Any], grads: Any, variables: Any = None
     ) -> Any:
+        """The optimizer is called: measure, decide, select."""
         grads = list(grads)
         variables = list(optimizer._trainable_variables if variables is None else variables)
         if not optimizer.built:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
+
+from nan_callbacks.keras.call_stack import inside_fit
 
 BACKUP_NAME = "latest.weights.h5"
 """The file that ``keras.callbacks.BackupAndRestore`` keeps in its folder and deletes with it."""
@@ -56,7 +58,7 @@ class CheckpointHooks:
     def _saving(self, name: str) -> Callable[..., Any]:
         def save(*args: Any, **kwargs: Any) -> Any:
             original = getattr(type(self._model), name)
-            if not _inside_fit(self._model):  # a fit that broke off could not tell us
+            if not inside_fit(self._model):  # a fit that broke off could not tell us
                 return original(self._model, *args, **kwargs)
             self._before_save()
             result = original(self._model, *args, **kwargs)
@@ -71,7 +73,7 @@ class CheckpointHooks:
 
     def _loading(self, *args: Any, **kwargs: Any) -> Any:
         path = kwargs.get("filepath", args[0] if args else None)
-        if _is_backup(path) and _inside_fit(self._model):
+        if _is_backup(path) and inside_fit(self._model):
             beside = Path(path).with_name(STATE_NAME)
             if beside.exists():
                 state = json.loads(beside.read_text(encoding="utf-8"))
@@ -79,15 +81,5 @@ class CheckpointHooks:
         return type(self._model).load_weights(self._model, *args, **kwargs)
 
 
-def _is_backup(path: Any) -> bool:
+def _is_backup(path: Any) -> TypeGuard[str | os.PathLike[str]]:
     return path is not None and str(path).endswith(BACKUP_NAME)
-
-
-def _inside_fit(model: Any) -> bool:
-    """Whether a call of this model's ``fit`` is under way in this thread."""
-    frame = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code.co_name == "fit" and frame.f_locals.get("self") is model:
-            return True
-        frame = frame.f_back  # type: ignore[assignment]
-    return False

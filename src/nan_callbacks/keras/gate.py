@@ -1,4 +1,4 @@
-"""The gate inside a compiled step: exactly what :meth:`nan_callbacks.core.Limits.admits` decides, in backend operations."""
+"""The gate inside a compiled step: what :meth:`nan_callbacks.core.Limits.admits` decides, as backend operations."""
 
 from __future__ import annotations
 

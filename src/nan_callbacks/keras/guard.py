@@ -109,6 +109,7 @@ class NaNGuard(keras.callbacks.Callback):
         self._checkpoints: CheckpointHooks | None = None
         self._compiled: tuple[Any, Backend] | None = None
         self._prepared = False
+        """Whether the backend has been compiled; that survives from fit to fit."""
         self._aside = False
 
     # -- what the user reads -------------------------------------------------------------------------------------
@@ -143,7 +144,6 @@ class NaNGuard(keras.callbacks.Callback):
         """Begin to guard; every fit begins anew."""
         self._monitor = Monitor(self.config)
         self._journal = Journal(self.events_path, speaker(self.params, verbose=self.verbose))
-        self._prepared = False
         self._install()
 
     @fails_open
@@ -200,6 +200,7 @@ class NaNGuard(keras.callbacks.Callback):
         if not self._prepared:
             session.backend.prepare(batch)
             self._prepared = True
+        if self._monitor.step == 0:
             self._load_resumed()
         return session.before_step(batch)
 
@@ -277,7 +278,9 @@ class NaNGuard(keras.callbacks.Callback):
         if self._checkpoints is not None:
             self._checkpoints.uninstall()
             self._checkpoints = None
-        self._session = None
+        if self._session is not None:
+            self._session.backend.slots.clear()
+            self._session = None
         self._journal.say = None
 
 

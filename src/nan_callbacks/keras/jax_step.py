@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
+import keras
 from jax import numpy as jnp
 
 from nan_callbacks.keras import jax_measure as measuring
@@ -29,9 +30,9 @@ class Owner(Protocol):
 class WatchedStep:
     """Collects loss and gradients, then selects.
 
-    Keras' own step computes loss, statistics and gradients, calls the optimizer, updates metrics; nothing in it looks at
-    the updated weights. So the optimizer's call is put off to the end, where it stands in a branch. In a custom step it
-    runs where it stands, and the old state is selected afterwards.
+    Keras' own step computes loss, statistics and gradients, calls the optimizer, updates metrics; nothing in it looks
+    at the updated weights. So the optimizer's call is put off to the end, where it stands in a branch. In a custom step
+    it runs where it stands, and the old state is selected afterwards.
 
     Args:
         owner: The guarded step.
@@ -131,8 +132,6 @@ class WatchedStep:
         return moments[index]
 
     def _rate(self, optimizer: Any, moments: list[Any]) -> Any:
-        import keras
-
         with keras.StatelessScope(state_mapping=list(zip(optimizer.variables, moments, strict=True))):
             rate = leaf_optimizers(optimizer)[0]._get_current_learning_rate()
             return getattr(rate, "value", rate)

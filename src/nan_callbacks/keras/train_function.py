@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from nan_callbacks.keras.backend import Backend
+from nan_callbacks.keras.call_stack import inside_fit
 from nan_callbacks.keras.model_parts import is_finite
 from nan_callbacks.keras.readings import Reading
 
@@ -66,7 +66,7 @@ class OwnedTrainFunction:
         if self._driver.is_aside or self._model.history is not self._history:
             self.uninstall()
             return self.original(*args)
-        if sys._getframe(1).f_code.co_name != "fit":
+        if not inside_fit(self._model):
             return self.original(*args)
         try:
             return self._guarded_call(*args)

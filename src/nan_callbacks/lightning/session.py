@@ -50,9 +50,11 @@ class GuardSession:
         self.learning_rate = LearningRateControl(list(trainer.optimizers), schedulers)
         self.window = Window(trainer, module)
         self.snapshots = Snapshots(trainer, module, self.learning_rate, self.window.metrics)
-        self._names: dict[int, str] = {}
+        self._named: dict[int, tuple[list[Tensor], list[str]]] = {}
         self._attempts: list[Attempt] = []
-        self._step_wise = any(isinstance(optimizer, LBFGS) for optimizer in trainer.optimizers)
+        self._optimizers: list[Optimizer] = list(trainer.optimizers)
+        self._step_wise = any(isinstance(optimizer, LBFGS) for optimizer in self._optimizers)
+        self._single = trainer.world_size == 1
 
     @property
     def scaler(self) -> Any:
@@ -101,7 +103,7 @@ class GuardSession:
             self._drop(optimizer)
         elif self.learning_rate.suspended:  # an earlier step within this batch was dropped, this one is not
             self.learning_rate.suspended -= self._schedulers_of(optimizer)
-        self._note(replace(seen, applied=admitted), optimizer, repeated=repeated)
+        self._note(seen if admitted else replace(seen, applied=False), optimizer, repeated=repeated)
         return admitted or seen.left_to_scaler
 
     def batch_end(self) -> None:
@@ -156,19 +158,19 @@ class GuardSession:
     # -- measuring -----------------------------------------------------------------------------------------------
 
     def _observe(self, optimizer: Optimizer) -> StepObservation:
-        parameters = [p for p in optimizer_parameters(optimizer) if p.grad is not None]
+        names, gradients = self._gradients(optimizer)
         scaler = self.scaler
         scale = scaler.get_scale() if scaler is not None else None
         fused = scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False)
         measured = measure(
-            [self._name(p) for p in parameters],
-            [p.grad for p in parameters if p.grad is not None],
+            names,
+            gradients,
             loss=self._loss(scale),
             statistics_jump=self.window.buffers.statistics_jump(),
             inverse_scale=1.0 / scale if fused and scale else 1.0,
         )
         measured = self._agree(measured)
-        optimizers = self.trainer.optimizers
+        optimizers = self._optimizers
         return StepObservation(
             step=self.monitor.step + len(self._attempts),
             epoch=self.trainer.current_epoch,
@@ -187,6 +189,17 @@ class GuardSession:
             scaler_overflow=scaler is not None and bool(measured.non_finite_names),
         )
 
+    def _gradients(self, optimizer: Optimizer) -> tuple[list[str], list[Tensor]]:
+        """The present gradients of an optimizer's parameters, and the parameters' names."""
+        parameters = optimizer_parameters(optimizer)
+        known, names = self._named.get(id(optimizer), ([], []))
+        if len(known) != len(parameters) or any(a is not b for a, b in zip(known, parameters, strict=True)):
+            by_id = {id(parameter): name for name, parameter in self.module.named_parameters()}
+            names = [by_id.get(id(parameter), "unnamed parameter") for parameter in parameters]
+            self._named[id(optimizer)] = (parameters, names)
+        present = [(name, p.grad) for name, p in zip(names, parameters, strict=True) if p.grad is not None]
+        return [name for name, _ in present], [gradient for _, gradient in present]
+
     def _loss(self, scale: float | None) -> Tensor | None:
         """Mean raw loss of the window, on its device."""
         losses = self.window.losses
@@ -203,7 +216,7 @@ class GuardSession:
 
     def _agree(self, measured: Measurement) -> Measurement:
         """Give every rank the same numbers, so that every rank decides the same."""
-        if self.trainer.world_size == 1:
+        if self._single:
             return measured
         numbers = [measured.loss, measured.grad_norm, measured.statistics_jump]
         packed = torch.tensor([0.0 if n is None else n for n in numbers], device=self.trainer.strategy.root_device)
@@ -214,7 +227,7 @@ class GuardSession:
     def _with_evidence(self, seen: StepObservation) -> StepObservation:
         """Look closer at a step that is being dropped: the batch and the parameters."""
         batch_finite = self.window.batch_is_finite()
-        if self.trainer.world_size > 1:
+        if not self._single:
             batch_finite = self.trainer.strategy.reduce_boolean_decision(batch_finite, all=True)
         if seen.grad_norm_is_finite and seen.loss_is_finite:
             return replace(seen, batch_finite=batch_finite)
@@ -285,7 +298,8 @@ class GuardSession:
         self.last = seen
         if is_step and not seen.applied and decision.findings:
             self.journal.count_skipped_step()
-        self.journal.record(step_events(seen, decision, rank=self.trainer.global_rank))
+        if decision.worth_recording:
+            self.journal.record(step_events(seen, decision, rank=self.trainer.global_rank))
         return decision
 
     def _take_snapshot_if_due(self) -> None:
@@ -302,11 +316,6 @@ class GuardSession:
     def _parameters(self) -> tuple[list[str], list[Tensor]]:
         named = [(n, p) for n, p in self.module.named_parameters() if p.is_floating_point() or p.is_complex()]
         return [name for name, _ in named], [parameter for _, parameter in named]
-
-    def _name(self, parameter: Tensor) -> str:
-        if id(parameter) not in self._names:
-            self._names.update({id(p): name for name, p in self.module.named_parameters()})
-        return self._names.setdefault(id(parameter), "unnamed parameter")
 
     def _optimizer_names(self) -> str:
         return ", ".join(type(optimizer).__name__ for optimizer in self.trainer.optimizers)

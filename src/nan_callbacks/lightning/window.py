@@ -31,6 +31,7 @@ class Window:
         self.is_open = False
         self._trainer = trainer
         self._rng: RngState | None = None
+        self._newest_rng: RngState | None = None
         self._scaler_state: dict[str, Any] | None = None
 
     @property
@@ -50,7 +51,7 @@ class Window:
 
     def remember_rng(self) -> None:
         """The next batch may be fetched and transformed with these streams: if it turns out bad, so is its fetching."""
-        self._rng = RngState()
+        self._rng = self._newest_rng = RngState(self._newest_rng)
 
     def open(self) -> None:
         """Remember the state before the window's first batch."""

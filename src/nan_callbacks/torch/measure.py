@@ -120,6 +120,8 @@ def _read(scalars: list[Tensor]) -> list[float]:
     if not scalars:
         return []
     device = scalars[0].device
+    if all(scalar.dtype == torch.float32 and scalar.device == device and not scalar.dim() for scalar in scalars):
+        return torch.stack(scalars).tolist()
     dtype = torch.float64 if any(scalar.dtype == torch.float64 for scalar in scalars) else torch.float32
     return torch.stack([scalar.detach().reshape(()).to(device, dtype) for scalar in scalars]).tolist()
 
