@@ -60,7 +60,7 @@ class Limits:
             max_loss=min([each.max_loss for each in limits]),
             max_grad_norm=min([each.max_grad_norm for each in limits]),
             max_statistics_jump=min([each.max_statistics_jump for each in limits]),
-            admit_non_finite_loss=any([each.admit_non_finite_loss for each in limits]),
-            admit_non_finite_gradients=any([each.admit_non_finite_gradients for each in limits]),
-            closed=any([each.closed for each in limits]),
+            admit_non_finite_loss=True in [each.admit_non_finite_loss for each in limits],
+            admit_non_finite_gradients=True in [each.admit_non_finite_gradients for each in limits],
+            closed=True in [each.closed for each in limits],
         )
