@@ -3,11 +3,12 @@
 Usage: python -m benchmarks.overhead [--steps N] [--models NAME,NAME]
 
 All arms train the same model on the same batches in one process on one thread, a few steps each in turn and in a
-random order. Only CPU time counts, so that a busy machine does not. `whole step` compares whole steps with those
-of the unguarded arm in the same round: median [quartiles]; the second unguarded arm shows how far noise goes.
-`own` is the time inside the arm's own hooks and the places that it has taken over, as a share of an unguarded
-step: far less noisy, but blind to what happens elsewhere. The price of a snapshot is spread over the steps
-between two. The exit code is 1 if the guard's own time misses its target, or if anything disturbed a run.
+random order. CPU time is measured; what else the machine does still shows, in shared caches and memory, so let it
+be idle. `whole step` compares whole steps with those of the unguarded arm in the same round: median [quartiles];
+the second unguarded arm shows how far noise goes. `own` is the time inside the arm's own hooks and the places that
+it has taken over, as a share of an unguarded step: far less noisy, but blind to what happens elsewhere. The price
+of a snapshot is spread over the steps between two. The exit code is 1 if the guard's own time misses its target,
+or if anything disturbed a run.
 """
 
 import argparse

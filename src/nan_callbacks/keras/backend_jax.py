@@ -47,7 +47,6 @@ class GuardedStep:
         self._live: Any = None
         self._ran = False
         self._compiled: Any = None
-        self._limits: tuple[bytes, Any] = (b"", None)
         self._copy = jax.jit(lambda values: [jnp.copy(value) for value in values])
         self._norms = jax.jit(measuring.exact_norms)
 
@@ -77,10 +76,8 @@ class GuardedStep:
 
     def run(self, batch: Any, limits: np.ndarray) -> tuple[Any, list[Reading]]:
         """One guarded step."""
-        if self._limits[0] != limits.tobytes():
-            self._limits = limits.tobytes(), jnp.asarray(limits)
         try:
-            logs, state, vector = self._call(batch)
+            logs, state, vector = self._call(batch, limits)
         except jax.errors.UnexpectedTracerError:
             if not self.sees_gradients:
                 raise
@@ -90,7 +87,7 @@ class GuardedStep:
                 stacklevel=2,
             )
             self._compiled = self._compile()
-            logs, state, vector = self._call(batch)
+            logs, state, vector = self._call(batch, limits)
         self._live, self._ran = state, True
         return logs, unpack(self.layouts, np.asarray(vector))
 
@@ -145,9 +142,9 @@ class GuardedStep:
         names = [variable.path for variable in self.model.trainable_variables]
         return dict(zip(names, np.asarray(self._norms(values)).tolist(), strict=True)) if names else {}
 
-    def _call(self, batch: Any) -> Any:
+    def _call(self, batch: Any, limits: np.ndarray) -> Any:
         with self.interception.installed():
-            return self._compiled(self._live, self._limits[1], batch)
+            return self._compiled(self._live, limits, batch)
 
     def _state(self) -> tuple[list[list[Any]], list[list[Any]]]:
         """Values and their variables: the four groups of a JAX state, and the global seed."""
