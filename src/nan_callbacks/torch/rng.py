@@ -76,7 +76,7 @@ def _numpy_mark() -> tuple[int, ...] | None:
     Reading the whole state takes 25 microseconds, more than the rest of all streams together. The layout is NumPy's
     public ``ctypes`` interface: 624 words of 32 bits and a position.
     """
-    generator = np.random.get_bit_generator()
+    generator = np.random.get_bit_generator()  # type: ignore[attr-defined]
     if not isinstance(generator, np.random.MT19937):
         return None
     words = (ctypes.c_uint32 * 625).from_address(generator.ctypes.state_address)
