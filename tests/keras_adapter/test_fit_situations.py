@@ -12,7 +12,6 @@ from tests.keras_adapter.runs import (
     data,
     finite,
     guard,
-    network,
     same,
     state,
     train,
@@ -351,9 +350,3 @@ def test_a_model_without_an_optimizer_in_its_step_is_said_to_be_unguarded():
     else:
         with pytest.warns(UserWarning, match="not guarded"):
             train(model, data(), callback)
-
-
-def test_network_is_still_usable_without_batch_norm_layers_built_by_us():
-    model = compiled(network)
-    train(model, data(), guard())
-    assert model.predict(data()[0], verbose=0).shape == (80, 1)

@@ -22,7 +22,7 @@ LARGEST_LOG = math.log(sys.float_info.max)
 
 REFRESH_EVERY = 4
 """Accepted values after which the limit is computed anew once the window is full: its median hardly moves meanwhile,
-and half of the core's time goes into it (benchmarks/overhead.py)."""
+and computing it is the largest part of the core's time."""
 
 MEMORY_BLOCKS = 8
 """Windows whose largest value is remembered: 1024 accepted steps at the default window."""

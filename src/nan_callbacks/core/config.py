@@ -49,7 +49,7 @@ class GuardConfig:
     lr_recovery_steps: int | None = None
     """Clean steps over which a reduced learning rate returns to its schedule. None: it stays reduced."""
     snapshot_every_n_steps: int = 50
-    """Steps between snapshots; 50 keeps their cost near 0.1 % of a step (benchmarks/overhead.py)."""
+    """Steps between snapshots; 50 keeps their cost near 0.1 % of a step (benchmarks/overhead)."""
     probation_steps: int = 50
     """Clean steps that a snapshot must survive to count as known good."""
     on_give_up: GiveUp = "stop"

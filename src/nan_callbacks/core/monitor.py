@@ -14,7 +14,7 @@ from nan_callbacks.core.policy import Policy
 from nan_callbacks.core.stream import Stream
 
 PARAM_NORM_EVERY_N_STEPS = 16
-"""Steps between measurements of the parameter norm; costs a sixteenth of a gradient norm (benchmarks/overhead.py)."""
+"""Steps between measurements of the parameter norm, which costs as much as the gradient norm does."""
 
 STATE_VERSION = 1
 

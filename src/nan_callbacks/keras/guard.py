@@ -11,8 +11,8 @@ import keras
 from nan_callbacks.core import GuardConfig, Monitor
 from nan_callbacks.core.events import Event
 from nan_callbacks.core.journal import Journal
-from nan_callbacks.errors import ConfigurationError
 from nan_callbacks.fail_open import fails_open
+from nan_callbacks.keras.arguments import check_arguments
 from nan_callbacks.keras.backend import Backend, make_backend
 from nan_callbacks.keras.checkpoints import CheckpointHooks
 from nan_callbacks.keras.readings import Reading
@@ -101,7 +101,7 @@ class NaNGuard(keras.callbacks.Callback):
         self.log_every_n_steps = log_every_n_steps
         self.verbose = verbose
         self.strict = strict
-        _check_arguments(events_path, log_every_n_steps, verbose=verbose, strict=strict)
+        check_arguments(events_path, log_every_n_steps, verbose=verbose, strict=strict)
         self._monitor = Monitor(self.config)
         self._journal = Journal(None, None)
         self._session: GuardSession | None = None
@@ -282,19 +282,3 @@ class NaNGuard(keras.callbacks.Callback):
             self._session.backend.slots.clear()
             self._session = None
         self._journal.say = None
-
-
-def _check_arguments(events_path: Any, log_every_n_steps: Any, **switches: Any) -> None:
-    """The arguments that :class:`GuardConfig` does not know."""
-    every = log_every_n_steps
-    if every is not None and (type(every) is not int or every < 1):
-        raise ConfigurationError.of(
-            "log_every_n_steps", "a whole number >= 1 or None", every, "None logs at the end of epochs only."
-        )
-    if events_path is not None and not isinstance(events_path, str | os.PathLike):
-        raise ConfigurationError.of(
-            "events_path", "a path or None", events_path, "Such as 'logs/events.jsonl'; None writes no file."
-        )
-    for name, value in switches.items():
-        if not isinstance(value, bool):
-            raise ConfigurationError.of(name, "True or False", value, "Choose one of the two.")

@@ -118,15 +118,18 @@ class GuardSession:
         for decision in decisions:
             self.act(decision)
 
-    def check_parameters(self) -> None:
+    def check_parameters(self) -> bool:
         """Look whether an update has left non-finite parameters, and roll back if so.
 
-        Called where they would hurt most: before validation, before a checkpoint, at the end.
+        Called where they would hurt most: before a snapshot, before validation, before a checkpoint, at the end.
+
+        Returns:
+            True if all parameters were finite.
         """
         names, parameters = self._parameters()
         bad = non_finite_tensors(names, parameters)
         if not bad or self.monitor.policy.gave_up:
-            return
+            return not bad
         seen = StepObservation(
             step=max(self.monitor.step - 1, 0),
             epoch=self.trainer.current_epoch,
@@ -137,6 +140,7 @@ class GuardSession:
             optimizer_name=self._optimizer_names(),
         )
         self.act(self._judge(seen, is_step=False))
+        return False
 
     def act(self, decision: Decision) -> None:
         """Do what was decided.
@@ -305,13 +309,8 @@ class GuardSession:
     def _take_snapshot_if_due(self) -> None:
         if self._step_wise:
             self.snapshots.capture_step_start()
-        if not self.monitor.snapshot_is_due():
-            return
-        self.check_parameters()
-        names, parameters = self._parameters()
-        if non_finite_tensors(names, parameters):
-            return
-        self.snapshots.capture(self.monitor.snapshot_slot(), self.window.rng)
+        if self.monitor.snapshot_is_due() and self.check_parameters():
+            self.snapshots.capture(self.monitor.snapshot_slot(), self.window.rng)
 
     def _parameters(self) -> tuple[list[str], list[Tensor]]:
         named = [(n, p) for n, p in self.module.named_parameters() if p.is_floating_point() or p.is_complex()]

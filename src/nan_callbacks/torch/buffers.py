@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nan_callbacks.torch.snapshot import copy_pairs
+from nan_callbacks.torch.snapshot import grouped
 
 NORMALISATION = nn.modules.batchnorm._NormBase
 """Base of BatchNorm, SyncBatchNorm and InstanceNorm. Their kernels write running statistics without raising the
@@ -40,12 +40,14 @@ class BufferKeeper:
                     self._eager.append((owner, name, buffer, buffer.detach().clone()))
                     if name == "running_var":
                         self._variances.append(buffer)
+        # Aliases without a graph, made once: they share memory with the buffers.
+        self._copy_groups = grouped((copy, buffer.detach()) for _, _, buffer, copy in self._eager)
         self._variance_norms: Tensor | None = None
 
     def capture(self) -> None:
         """Remember the buffers as they are now."""
-        if self._eager:
-            copy_pairs([(copy, buffer.detach()) for _, _, buffer, copy in self._eager])
+        for copies, sources in self._copy_groups:
+            torch._foreach_copy_(copies, sources)
         for kept in self._lazy:
             if kept.has_changed:
                 kept.capture()

@@ -15,7 +15,7 @@ def optimizer_parameters(optimizer: Optimizer) -> list[Tensor]:
 
 def has_gradients(optimizer: Optimizer) -> bool:
     """Whether any parameter of an optimizer has a gradient."""
-    return any(parameter.grad is not None for parameter in optimizer_parameters(optimizer))
+    return any(parameter.grad is not None for group in optimizer.param_groups for parameter in group["params"])
 
 
 def drop_gradients(optimizer: Optimizer) -> None:

@@ -57,6 +57,7 @@ def measure(
     )
 
 
+@torch.no_grad()
 def parameter_norms(tensors: Sequence[Tensor]) -> list[Tensor]:
     """L2 norm of each tensor.
 
@@ -66,10 +67,13 @@ def parameter_norms(tensors: Sequence[Tensor]) -> list[Tensor]:
     Returns:
         One tensor of shape [] each, in float32 (float64 if an input is float64), still on its device.
     """
-    dense = [_dense(tensor) for tensor in tensors]
+    dense = [
+        tensor if tensor.layout is torch.strided and not tensor.is_complex() else _dense(tensor) for tensor in tensors
+    ]
     dtype = torch.float64 if any(tensor.dtype == torch.float64 for tensor in dense) else torch.float32
-    norms = torch._foreach_norm(dense, 2, dtype=dtype)
-    return [norm.full_tensor() if hasattr(norm, "full_tensor") else norm for norm in norms]
+    norms: list[Tensor] = list(torch._foreach_norm(dense, 2, dtype=dtype))
+    sharded = norms and hasattr(norms[0], "full_tensor")
+    return [norm.full_tensor() if hasattr(norm, "full_tensor") else norm for norm in norms] if sharded else norms
 
 
 def non_finite_tensors(names: Sequence[str], tensors: Sequence[Tensor]) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -223,12 +223,17 @@ def _layout(tensor: Tensor) -> tuple[Any, ...]:
 
 
 @torch.no_grad()
-def copy_pairs(pairs: list[tuple[Tensor, Tensor]]) -> None:
-    """Copy second into first for each pair, in as few kernels as possible."""
-    groups: dict[Any, tuple[list[Tensor], list[Tensor]]] = {}
+def copy_pairs(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Copy the second into the first of each pair, in as few kernels as possible."""
+    for targets, sources in grouped(pairs):
+        torch._foreach_copy_(targets, sources)
+
+
+def grouped(pairs: Iterable[tuple[Tensor, Tensor]]) -> list[tuple[list[Tensor], list[Tensor]]]:
+    """Targets and sources by device and dtype, as the fused copy wants them."""
+    groups: dict[tuple[torch.device, torch.dtype], tuple[list[Tensor], list[Tensor]]] = {}
     for target, source in pairs:
         lists = groups.setdefault((target.device, target.dtype), ([], []))
         lists[0].append(target)
         lists[1].append(source)
-    for targets, sources in groups.values():
-        torch._foreach_copy_(targets, sources)
+    return list(groups.values())
