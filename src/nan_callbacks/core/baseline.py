@@ -21,8 +21,8 @@ LARGEST_LOG = math.log(sys.float_info.max)
 """Logarithm beyond which ``math.exp`` raises."""
 
 REFRESH_EVERY = 4
-"""Accepted values after which the limit is computed anew once the window is full: its median hardly moves meanwhile,
-and computing it is the largest part of the core's time."""
+"""Accepted values after which the limit is computed anew once the window is full, unless one of them is a new peak:
+the median hardly moves meanwhile, and computing it is the largest part of the core's time."""
 
 MEMORY_BLOCKS = 8
 """Windows whose largest value is remembered: 1024 accepted steps at the default window."""
@@ -76,6 +76,7 @@ class Baseline:
 
     def learn(self, value: float) -> None:
         """Accept a value that was not flagged. Non-finite values are refused by the window."""
+        is_peak = len(self._raw) == 0 or value > self._raw.largest
         self._raw.append(value)
         if value > 0:
             self._log.append(math.log(value))
@@ -85,7 +86,7 @@ class Baseline:
             self._maxima.append(value)
         self._maxima[-1] = max(self._maxima[-1], value)
         self._in_block = (self._in_block + 1) % self.settings.window_size
-        if len(self._raw) < self.settings.window_size or self._in_block % REFRESH_EVERY == 0:
+        if is_peak or len(self._raw) < self.settings.window_size or self._in_block % REFRESH_EVERY == 0:
             self._limit = None
 
     def limit(self) -> float:
