@@ -8,8 +8,9 @@ WORKERS ?= 2
 
 # What each set-up installs on top of the base package.
 DEMO_EXTRAS := lightning,demo
-# The Keras adapter's tests will need `keras` (which brings TensorFlow) in this list.
-TEST_EXTRAS := lightning,demo
+TEST_EXTRAS := lightning,demo,keras
+# Keras picks its backend once per process: the adapter's tests run once for each of these.
+KERAS_BACKENDS := torch jax tensorflow
 
 # The pin of constraints.txt, named first and directly on pip's command line: a resolver that met torch only as a
 # dependency would be free to look at newer builds for accelerators, several gigabytes each.
@@ -20,16 +21,23 @@ MANIFESTS := pyproject.toml constraints.txt
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint clean
+.PHONY: help demo test test-keras lint clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile
 
 demo: $(VENV)/.demo-ready ## train with and without the guard, and print what happened
 	@$(BIN)/nan-callbacks demo
 
-test: $(VENV)/.test-ready ## run the tests; PYTEST_ARGS="-k name" selects some, WORKERS=4 uses more processes
+test: test-keras $(VENV)/.test-ready ## run all tests; PYTEST_ARGS="-k name" selects some, WORKERS=4 uses more processes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+
+test-keras: $(VENV)/.test-ready ## run the Keras adapter's tests on every backend, one process group each
+	@for backend in $(KERAS_BACKENDS); do \
+		echo "Keras on $$backend:"; \
+		KERAS_BACKEND=$$backend OMP_NUM_THREADS=1 TF_CPP_MIN_LOG_LEVEL=3 \
+			$(BIN)/python -m pytest tests/keras_adapter -q -n $(WORKERS) $(PYTEST_ARGS) || exit 1; \
+	done
 
 lint: $(VENV)/.lint-ready ## ruff, mypy and the import contracts
 	$(BIN)/ruff check .
