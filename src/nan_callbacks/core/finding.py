@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import Any
+
+from nan_callbacks.core.observation import StepObservation
 
 
 class Severity(enum.IntEnum):
@@ -59,3 +62,13 @@ class Finding:
     """Distance from the median of the quantity's history in robust standard deviations, if that is defined."""
     detail: str = ""
     """One more sentence for people."""
+
+    @classmethod
+    def of(cls, seen: StepObservation, **about: Any) -> Finding:
+        """A finding at an observed step.
+
+        Args:
+            seen: The step.
+            **about: The other fields.
+        """
+        return cls(step=seen.step, epoch=seen.epoch, batch_index=seen.batch_index, stream=seen.stream, **about)

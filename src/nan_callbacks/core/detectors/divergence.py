@@ -186,13 +186,10 @@ class DivergenceDetector:
     def _finding(self, seen: StepObservation, before: Mark, now: Now, rule: Rule) -> Finding:
         growth = max(mark.norm for mark in self._marks) / before.norm
         self.accept_level()
-        return Finding(
+        return Finding.of(
+            seen,
             code="LOSS402",
             title="divergence",
-            step=seen.step,
-            epoch=seen.epoch,
-            batch_index=seen.batch_index,
-            stream=seen.stream,
             severity=Severity.ERROR,
             action=self.action,
             quantity="loss level",

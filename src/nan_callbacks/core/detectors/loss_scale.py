@@ -29,13 +29,10 @@ class LossScaleDetector:
             return []
         self._reported = True
         return [
-            Finding(
+            Finding.of(
+                observation,
                 code="OPT603",
                 title="loss scale collapse",
-                step=observation.step,
-                epoch=observation.epoch,
-                batch_index=observation.batch_index,
-                stream=observation.stream,
                 severity=Severity.ERROR,
                 action=Action.OBSERVE,
                 quantity="loss_scale",

@@ -117,13 +117,10 @@ class NonFiniteDetector:
         if self.action in (Action.OBSERVE, Action.STOP):
             action = self.action
         more = max(seen.non_finite_gradients, seen.non_finite_parameters or 0) - len(seen.non_finite_names[:3])
-        return Finding(
+        return Finding.of(
+            seen,
             code=code,
             title=title,
-            step=seen.step,
-            epoch=seen.epoch,
-            batch_index=seen.batch_index,
-            stream=seen.stream,
             severity=Severity.ERROR,
             action=action,
             where=where + (f" and {more} more" if where and more > 0 else ""),

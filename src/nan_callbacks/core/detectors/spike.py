@@ -69,13 +69,10 @@ class SpikeDetector:
         raise NotImplementedError
 
     def _finding(self, observation: StepObservation, value: float, limit: float) -> Finding:
-        return Finding(
+        return Finding.of(
+            observation,
             code=self.code,
             title=self.title,
-            step=observation.step,
-            epoch=observation.epoch,
-            batch_index=observation.batch_index,
-            stream=observation.stream,
             severity=Severity.WARNING,
             action=self.action,
             quantity=self.quantity,
