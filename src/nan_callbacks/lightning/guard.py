@@ -287,21 +287,21 @@ class NaNGuard(*CALLBACK_BASES):  # type: ignore[misc]
                 "checkpoint_snapshots",
                 "one of 'auto', 'always', 'never'",
                 self.checkpoint_snapshots,
-                "choose one of these words",
+                "Choose one of these words.",
             )
         every = self.log_every_n_steps
         if every is not None and (type(every) is not int or every < 1):
             raise ConfigurationError.of(
-                "log_every_n_steps", "a whole number >= 1 or None", every, "None follows the trainer"
+                "log_every_n_steps", "a whole number >= 1 or None", every, "None follows the trainer."
             )
         path = self.events_path
         if path is not None and (not isinstance(path, str | os.PathLike) or Path(path).is_dir()):
             raise ConfigurationError.of(
-                "events_path", "the path of a file or None", path, "such as 'logs/events.jsonl'; None writes no file"
+                "events_path", "the path of a file or None", path, "Such as 'logs/events.jsonl'; None writes no file."
             )
         for name in ("verbose", "strict"):
             if not isinstance(getattr(self, name), bool):
-                raise ConfigurationError.of(name, "True or False", getattr(self, name), "choose one of the two")
+                raise ConfigurationError.of(name, "True or False", getattr(self, name), "Choose one of the two.")
 
     def _load_resumed(self, session: GuardSession) -> None:
         state, self._resumed = self._resumed, None
