@@ -3,6 +3,7 @@
 import json
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from pytorch_lightning.callbacks import ProgressBar, RichProgressBar, TQDMProgre
 
 from nan_callbacks.core.events import read_events
 from nan_callbacks.lightning import NaNGuard
+from nan_callbacks.lightning.voice import announce_limits
 from tests.lightning_adapter.set_ups import Regression, make_batches, make_trainer, quiet_guard
 
 SKIPPED = "NaNGuard: step 2 · NAN101 non-finite gradients"
@@ -127,3 +129,14 @@ def test_a_fit_that_breaks_off_closes_its_record(tmp_path: Path):
     incident, summary = read_events(tmp_path / "events.jsonl")
     assert incident["step"] == 2
     assert (summary["event"], summary["steps"]) == ("summary", 4)
+
+
+@pytest.mark.parametrize(("name", "warnings"), [("DeepSpeedStrategy", 1), ("FSDPStrategy", 1), ("DDPStrategy", 0)])
+def test_a_strategy_that_cannot_be_guarded_fully_is_announced(
+    name: str, warnings: int, caplog: pytest.LogCaptureFixture
+):
+    trainer = SimpleNamespace(strategy=type(name, (), {})(), is_global_zero=True)
+
+    announce_limits(trainer)
+
+    assert [name in record.getMessage() for record in caplog.records] == [True] * warnings

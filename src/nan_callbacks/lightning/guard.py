@@ -18,7 +18,7 @@ from nan_callbacks.fail_open import fails_open
 from nan_callbacks.lightning.hooks import TrainerHooks
 from nan_callbacks.lightning.namespace import CALLBACK_BASES
 from nan_callbacks.lightning.session import GuardSession
-from nan_callbacks.lightning.voice import publish, speaker
+from nan_callbacks.lightning.voice import announce_limits, publish, speaker
 
 STATE_VERSION = 1
 
@@ -156,6 +156,7 @@ class NaNGuard(*CALLBACK_BASES):  # type: ignore[misc]
         self._published = {}
         if trainer.fast_dev_run:
             return
+        announce_limits(trainer)
         session = GuardSession(trainer, pl_module, self._monitor, self._journal)
         self._load_resumed(session)
         self._session = session

@@ -10,6 +10,8 @@ import torch
 
 LOGGER = logging.getLogger("nan_callbacks")
 PREFIX = "nan_callbacks/"
+OWN_GRADIENTS = frozenset({"DeepSpeedStrategy", "FSDPStrategy"})
+"""Strategies of either namespace whose optimizers do not read ``p.grad``."""
 
 
 def speaker(trainer: Any, *, verbose: bool) -> Callable[[str], None] | None:
@@ -47,3 +49,18 @@ def publish(trainer: Any, values: dict[str, float], *, to_loggers: bool) -> None
     step = trainer.fit_loop.epoch_loop._batches_that_stepped
     for logger in trainer.loggers:
         logger.log_metrics(named, step=step)
+
+
+def announce_limits(trainer: Any) -> None:
+    """Say once, before the first step, if the strategy keeps the guard from doing all of its work.
+
+    Args:
+        trainer: The trainer of the fit.
+    """
+    name = type(trainer.strategy).__name__
+    if name in OWN_GRADIENTS and trainer.is_global_zero:
+        LOGGER.warning(
+            "NaNGuard: %s steps on flattened gradients of its own. Steps are measured on this rank's part of them, and "
+            "dropping one may have no effect; rollback and learning rate are not exact. Use DDP for the full guard.",
+            name,
+        )
