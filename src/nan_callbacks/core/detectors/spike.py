@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 from nan_callbacks.core.baseline import Baseline, BaselineSettings
@@ -11,7 +12,7 @@ from nan_callbacks.core.limits import Limits
 from nan_callbacks.core.observation import StepObservation
 
 
-class SpikeDetector:
+class SpikeDetector(ABC):
     """Flags a value above the limit of its own history.
 
     Args:
@@ -28,9 +29,9 @@ class SpikeDetector:
         self.action = action
         self._flagged_in_a_row = 0
 
+    @abstractmethod
     def value_of(self, observation: StepObservation) -> float | None:
         """The number this detector judges."""
-        raise NotImplementedError
 
     def update(self, observation: StepObservation) -> list[Finding]:
         """Judge the step's value, then learn it if it is finite, unflagged and its update reached the weights."""
@@ -64,9 +65,9 @@ class SpikeDetector:
         self.baseline.load_state_dict(state["baseline"])
         self._flagged_in_a_row = int(state["flagged_in_a_row"])
 
+    @abstractmethod
     def limits(self) -> Limits:
         """The limit on this detector's quantity; none at all if it only observes."""
-        raise NotImplementedError
 
     def _finding(self, observation: StepObservation, value: float, limit: float) -> Finding:
         return Finding.of(
