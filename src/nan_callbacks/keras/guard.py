@@ -9,10 +9,10 @@ from typing import Any, Literal
 import keras
 
 from nan_callbacks.core import GuardConfig, Monitor
+from nan_callbacks.core.arguments import check_arguments
 from nan_callbacks.core.events import Event
 from nan_callbacks.core.journal import Journal
 from nan_callbacks.fail_open import fails_open
-from nan_callbacks.keras.arguments import check_arguments
 from nan_callbacks.keras.backend import Backend, make_backend
 from nan_callbacks.keras.checkpoints import CheckpointHooks
 from nan_callbacks.keras.readings import Reading

@@ -10,10 +10,8 @@ import numpy as np
 
 from nan_callbacks.core import Limits
 
-LIMIT_COLUMNS = 7
-"""Loss, gradient norm, statistics jump; three permissions; the scale of the learning rate."""
 LR_SCALE = 6
-"""Column of the scale."""
+"""Column of the learning rate's scale, after loss, gradient norm, statistics jump and three permissions."""
 
 HEAD = 6
 """Loss, gradient norm, statistics jump, loss scale, learning rate, admitted; then two numbers per variable."""

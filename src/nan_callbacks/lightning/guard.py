@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from nan_callbacks.core import GuardConfig, Monitor
+from nan_callbacks.core.arguments import check_arguments
 from nan_callbacks.core.events import Event
 from nan_callbacks.core.journal import Journal
 from nan_callbacks.errors import ConfigurationError
@@ -112,7 +113,8 @@ class NaNGuard(*CALLBACK_BASES):  # type: ignore[misc]
         self.checkpoint_snapshots = checkpoint_snapshots
         self.verbose = verbose
         self.strict = strict
-        self._check_arguments()
+        check_arguments(events_path, log_every_n_steps, verbose=verbose, strict=strict)
+        self._check_checkpoint_snapshots()
         self._monitor = Monitor(self.config)
         self._journal = Journal(None, None)
         self._session: GuardSession | None = None
@@ -281,8 +283,8 @@ class NaNGuard(*CALLBACK_BASES):  # type: ignore[misc]
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    def _check_arguments(self) -> None:
-        """The arguments that :class:`GuardConfig` does not know."""
+    def _check_checkpoint_snapshots(self) -> None:
+        """The one argument that only this callback has."""
         if self.checkpoint_snapshots not in ("auto", "always", "never"):
             raise ConfigurationError.of(
                 "checkpoint_snapshots",
@@ -290,19 +292,6 @@ class NaNGuard(*CALLBACK_BASES):  # type: ignore[misc]
                 self.checkpoint_snapshots,
                 "Choose one of these words.",
             )
-        every = self.log_every_n_steps
-        if every is not None and (type(every) is not int or every < 1):
-            raise ConfigurationError.of(
-                "log_every_n_steps", "a whole number >= 1 or None", every, "None follows the trainer."
-            )
-        path = self.events_path
-        if path is not None and (not isinstance(path, str | os.PathLike) or Path(path).is_dir()):
-            raise ConfigurationError.of(
-                "events_path", "the path of a file or None", path, "Such as 'logs/events.jsonl'; None writes no file."
-            )
-        for name in ("verbose", "strict"):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigurationError.of(name, "True or False", getattr(self, name), "Choose one of the two.")
 
     def _load_resumed(self, session: GuardSession) -> None:
         state, self._resumed = self._resumed, None

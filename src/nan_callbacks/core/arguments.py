@@ -1,8 +1,9 @@
-"""The arguments of the callback that the core's settings do not know."""
+"""The arguments that every callback has beside the core's settings."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from nan_callbacks.errors import ConfigurationError
@@ -17,12 +18,11 @@ def check_arguments(events_path: Any, log_every_n_steps: Any, **switches: Any) -
     every = log_every_n_steps
     if every is not None and (type(every) is not int or every < 1):
         raise ConfigurationError.of(
-            "log_every_n_steps", "a whole number >= 1 or None", every, "None logs at the end of epochs only."
+            "log_every_n_steps", "a whole number >= 1 or None", every, "None keeps the framework's own cadence."
         )
-    if events_path is not None and not isinstance(events_path, str | os.PathLike):
-        raise ConfigurationError.of(
-            "events_path", "a path or None", events_path, "Such as 'logs/events.jsonl'; None writes no file."
-        )
+    if events_path is not None and (not isinstance(events_path, str | os.PathLike) or Path(events_path).is_dir()):
+        remedy = "Such as 'logs/events.jsonl'; None writes no file."
+        raise ConfigurationError.of("events_path", "the path of a file or None", events_path, remedy)
     for name, value in switches.items():
         if not isinstance(value, bool):
             raise ConfigurationError.of(name, "True or False", value, "Choose one of the two.")
