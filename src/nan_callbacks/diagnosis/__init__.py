@@ -1,0 +1,1 @@
+"""From the evidence of an incident to a named cause. Neutral: sees numbers and names, never a framework."""

@@ -1,0 +1,112 @@
+"""Everything that is known about an incident before anything is tried: numbers and names only."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from nan_callbacks.core.finding import Finding
+from nan_callbacks.core.observation import StepObservation
+from nan_callbacks.core.tensor_summary import TensorSummary
+from nan_callbacks.diagnosis.origin import ReplayResult
+
+
+class Role(enum.StrEnum):
+    """What a part of a batch is for, as far as it can be told."""
+
+    INPUT = "input"
+    TARGET = "target"
+    WEIGHT = "weight"
+    """Weights of samples."""
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchPart:
+    """One tensor of the failed batch, beside the same tensor of the recent accepted batches."""
+
+    role: Role
+    failed: TensorSummary
+    recent: TensorSummary | None = None
+    """Over all recent batches together; None if there are none."""
+    mean: float | None = None
+    """Of the finite values of the failed batch."""
+    std: float | None = None
+    recent_mean: float | None = None
+    recent_std: float | None = None
+    non_finite_rows: tuple[int, ...] = ()
+    outlier_rows: tuple[int, ...] = ()
+    """Rows whose largest magnitude is more than 10 times that of any recent row (or, without recent batches, of the
+    median row of this batch), the worst first. 10: ``min_ratio`` of the guard."""
+    outlier_ratio: float = 1.0
+    """Largest magnitude of the worst row over that yardstick."""
+    feature_std_ratio: float = 1.0
+    """Largest over smallest non-zero standard deviation of a feature (last axis), over all recent batches."""
+    is_integral: bool = False
+    """Whether all finite values are whole numbers: class indices, token ids, counts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerEvidence:
+    """One layer at the failed step: its activations, weights and gradients, as far as they were measured."""
+
+    name: str
+    kind: str
+    """Class of the layer, or the activation's name."""
+    activation_std: float | None = None
+    activation_max: float | None = None
+    """Largest magnitude of the finite outputs."""
+    saturated_share: float | None = None
+    """Share of the outputs of a sigmoid or tanh within 1 % of a bound."""
+    dead_share: float | None = None
+    """Share of the units of a rectifier that are zero for the whole batch."""
+    weight_norm: float | None = None
+    weight_scale: float | None = None
+    """Standard deviation of the weights times the square root of the fan-in: about 1 (Glorot, LeCun) to 1.4 (He)."""
+    grad_norm: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """The run up to the incident, oldest first; accepted steps only, at most the last 256."""
+
+    losses: tuple[float, ...] = ()
+    grad_norms: tuple[float, ...] = ()
+    param_norms: tuple[float, ...] = ()
+    """Measured at a cadence, so there are fewer of them."""
+    learning_rates: tuple[float, ...] = ()
+    """Largest of the parameter groups."""
+    incidents: int = 0
+    """Before this one."""
+    skipped: int = 0
+    rollbacks: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What is known about an incident."""
+
+    seen: StepObservation
+    findings: tuple[Finding, ...] = ()
+    replay: ReplayResult | None = None
+    batch: tuple[BatchPart, ...] = ()
+    guilty_rows: tuple[int, ...] = ()
+    """Rows without which the step is finite (bisection), in ascending order; empty if no few rows are to blame."""
+    history: History = field(default_factory=History)
+    layers: tuple[LayerEvidence, ...] = ()
+    """In the order of the forward pass."""
+    framework: str = ""
+    """``lightning`` or ``keras``: in whose words remedies are given."""
+    backend: str = ""
+    """``torch``, ``tensorflow`` or ``jax``."""
+    precision: str = "float32"
+    """``float32``, ``float16``, ``bfloat16`` or ``float64``: the narrowest type that the model computes in."""
+    clipping: float | None = None
+    """Norm or value that the run clips gradients to; None without clipping."""
+    recurrent: bool = False
+    """Whether the model holds a recurrent layer."""
+    optimizer: str = ""
+    optimizer_epsilon: float | None = None
+    known_issues: tuple[str, ...] = ()
+    """Ids of the known issues of the installed versions that fit."""
+    device: str = "cpu"

@@ -1,0 +1,126 @@
+"""The laboratory: what an adapter offers so that a suspicion can be tried out on the run's own state.
+
+Every trial runs on the state that produced the incident, or on the last known-good snapshot, and leaves nothing behind:
+parameters, optimizer, buffers, random streams, metrics, logs and the order of the data are put back bit by bit.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Protocol
+
+from nan_callbacks.diagnosis.origin import ReplayResult
+
+
+class Start(enum.StrEnum):
+    """The state that a trial begins with."""
+
+    PRESENT = "present"
+    """As it was before the failed step (a dropped step leaves it untouched)."""
+    SNAPSHOT = "snapshot"
+    """The last known-good snapshot; the present state if there is none."""
+    FRESH = "fresh"
+    """Newly drawn weights with Glorot or He scale by the activation that follows, an empty optimizer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variation:
+    """What one trial does differently from the run."""
+
+    start: Start = Start.PRESENT
+    steps: int = 0
+    """0: loss and gradients of the failed batch only. n: n optimizer steps over the recent batches, the failed batch
+    the last of them; if there are fewer recent batches, they are taken in turn."""
+    without_rows: tuple[int, ...] = ()
+    """Rows taken out of the failed batch."""
+    only_rows: tuple[int, ...] | None = None
+    """Rows of the failed batch that are kept; None: all."""
+    other_batch: bool = False
+    """Use recent accepted batches in place of the failed one: the control of an accusation of the data."""
+    standardise: bool = False
+    """Inputs brought to mean 0 and standard deviation 1 per feature, by the statistics of the recent batches."""
+    input_scale: float = 1.0
+    """Floating point inputs are multiplied by this."""
+    target_scale: float = 1.0
+    """Floating point targets are multiplied by this."""
+    clip_targets: bool = False
+    """Targets clipped to the range that the recent batches had."""
+    lr_factor: float = 1.0
+    """On the learning rate of every parameter group."""
+    clip_norm: float | None = None
+    """Global gradient norm clipped to this before each update."""
+    dtype: str | None = None
+    """``float32`` or ``float64`` for parameters, inputs and arithmetic (mixed precision is off then)."""
+
+    def describe(self) -> str:
+        """In words, such as ``the learning rate × 0.1, 12 steps from the last good state``."""
+        said = [words for words, applies in self._changes() if applies]
+        if self.steps:
+            said.append(f"{self.steps} step{'s' if self.steps > 1 else ''} from {_STARTS[self.start]}")
+        elif self.start is not Start.PRESENT:
+            said.append(f"from {_STARTS[self.start]}")
+        return ", ".join(said) or "the same step again"
+
+    def _changes(self) -> list[tuple[str, bool]]:
+        rows = ", ".join(map(str, self.without_rows[:5])) + (" …" if len(self.without_rows) > 5 else "")
+        kept = self.only_rows or ()
+        return [
+            (f"without sample{'s' if len(self.without_rows) > 1 else ''} {rows}", bool(self.without_rows)),
+            (f"with {len(kept)} of the samples only", self.only_rows is not None),
+            ("with another batch", self.other_batch),
+            ("inputs standardised", self.standardise),
+            (f"inputs × {self.input_scale:g}", self.input_scale != 1.0),
+            (f"targets × {self.target_scale:g}", self.target_scale != 1.0),
+            ("targets clipped to their usual range", self.clip_targets),
+            (f"learning rate × {self.lr_factor:g}", self.lr_factor != 1.0),
+            (f"gradients clipped to norm {self.clip_norm or 0:.3g}", self.clip_norm is not None),
+            (f"in {self.dtype}", self.dtype is not None),
+        ]
+
+
+_STARTS = {
+    Start.PRESENT: "the state before the failure",
+    Start.SNAPSHOT: "the last good state",
+    Start.FRESH: "fresh weights",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What came of one variation."""
+
+    variation: Variation
+    supported: bool = True
+    """False: the adapter cannot do this here; ``note`` says why. Such a trial proves nothing."""
+    losses: tuple[float, ...] = ()
+    """Raw loss of each step, in order (one value for ``steps=0``)."""
+    grad_norms: tuple[float, ...] = ()
+    """Global gradient norm of each step before clipping."""
+    parameters_finite: bool = True
+    """At the end of the trial."""
+    raised: str = ""
+    """Class and message of the exception that ended the trial; empty if none did."""
+    seconds: float = 0.0
+    note: str = ""
+
+
+class Lab(Protocol):
+    """One incident, held still. Implemented by each adapter."""
+
+    def replay(self) -> ReplayResult:
+        """The failed step once more, traced."""
+
+    def run(self, variation: Variation) -> Trial:
+        """One trial; leaves nothing behind.
+
+        Never raises for what the model does: an exception of the model is the trial's result.
+        """
+
+    @property
+    def rows(self) -> int:
+        """Rows of the failed batch; 0 if it has no batch dimension."""
+
+    @property
+    def step_seconds(self) -> float:
+        """About how long one step takes, measured in the lab."""

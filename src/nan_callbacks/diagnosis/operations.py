@@ -1,0 +1,57 @@
+"""Neutral names of operations, so that one rule book serves every framework."""
+
+from __future__ import annotations
+
+SYNONYMS: dict[str, str] = {
+    # logarithms
+    "log": "log", "log2": "log", "log10": "log", "log1p": "log1p", "xlogy": "xlogy", "xlog1py": "xlogy",
+    "special_xlogy": "xlogy", "special_xlog1py": "xlogy", "logit": "logit", "special_logit": "logit",
+    "log_softmax": "log_softmax", "logsumexp": "logsumexp", "logaddexp": "logaddexp", "lgamma": "lgamma",
+    "digamma": "digamma",
+    # exponentials
+    "exp": "exp", "exp2": "exp", "expm1": "expm1", "sinh": "sinh", "cosh": "cosh", "softplus": "softplus",
+    "softmax": "softmax", "safe_softmax": "softmax",
+    # quotients
+    "div": "divide", "divide": "divide", "true_divide": "divide", "realdiv": "divide", "divnonan": "divide",
+    "floordiv": "divide", "reciprocal": "reciprocal", "inv": "reciprocal", "remainder": "remainder",
+    "rem": "remainder", "fmod": "remainder", "floormod": "remainder", "mean": "mean",
+    # roots and powers
+    "sqrt": "sqrt", "rsqrt": "rsqrt", "cbrt": "cbrt", "pow": "power", "power": "power", "integer_pow": "power",
+    "float_power": "power", "square": "power",
+    "norm": "norm", "linalg_vector_norm": "norm", "linalg_norm": "norm", "euclideannorm": "norm", "cdist": "norm",
+    "cdist_forward": "norm", "euclidean_dist": "norm", "pairwise_distance": "norm", "std": "std", "var": "var",
+    "var_mean": "var", "std_mean": "std",
+    # inverse trigonometric functions and their kin
+    "acos": "acos", "asin": "asin", "atan2": "atan2", "acosh": "acosh", "atanh": "atanh", "erfinv": "erfinv",
+    "erf_inv": "erfinv", "ndtri": "erfinv", "tan": "tan",
+    # sums and products
+    "add": "add", "addv2": "add", "sub": "subtract", "subtract": "subtract", "mul": "multiply",
+    "multiply": "multiply", "prod": "multiply", "cumprod": "multiply", "reduce_prod": "multiply", "sum": "sum",
+    "reduce_sum": "sum", "cumsum": "sum", "mm": "matmul", "bmm": "matmul", "addmm": "matmul", "baddbmm": "matmul",
+    "matmul": "matmul", "batchmatmulv2": "matmul", "dot_general": "matmul", "einsum": "matmul", "linear": "matmul",
+    "convolution": "convolution", "conv2d": "convolution", "conv_general_dilated": "convolution",
+    # changes of representation
+    "_to_copy": "cast", "to": "cast", "cast": "cast", "convert_element_type": "cast", "reduce_precision": "cast",
+    # decompositions and inverses of matrices
+    "linalg_inv": "inverse", "linalg_inv_ex": "inverse", "matrixinverse": "inverse", "cholesky": "cholesky",
+    "linalg_cholesky": "cholesky", "linalg_cholesky_ex": "cholesky", "svd": "decomposition",
+    "linalg_svd": "decomposition", "_linalg_svd": "decomposition", "linalg_eigh": "decomposition",
+    "_linalg_eigh": "decomposition", "eigh": "decomposition", "selfadjointeigv2": "decomposition",
+    "qr": "decomposition", "linalg_det": "determinant", "logdet": "determinant", "slogdet": "determinant",
+    "_linalg_slogdet": "determinant", "_linalg_det": "determinant", "linalg_solve": "inverse",
+    "_linalg_solve_ex": "inverse", "triangular_solve": "inverse",
+}  # fmt: skip
+"""Native names, in lower case without namespace, overload and trailing underscore, to neutral ones."""
+
+
+def neutral_name(native: str) -> str:
+    """The neutral name of an operation; an unknown one keeps its own name.
+
+    Args:
+        native: As a framework calls it: ``aten.log_.default``, ``RealDiv``, ``jax.lax.log``.
+    """
+    name = native.lower().replace("::", ".")
+    if name.startswith(("aten.", "prims.")):
+        name = name.split(".")[1]
+    name = name.rsplit(".", 1)[-1].rstrip("_") if "." in name else name.rstrip("_")
+    return SYNONYMS.get(name, name)
