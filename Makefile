@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 
 # What each set-up installs on top of the base package.
-DEMO_EXTRAS := lightning,demo
+DEMO_EXTRAS := lightning,demo,keras
 TEST_EXTRAS := lightning,demo,keras
 # Keras picks its backend once per process: the adapter's tests run once for each of these.
 KERAS_BACKENDS := torch jax tensorflow
@@ -26,7 +26,7 @@ MANIFESTS := pyproject.toml constraints.txt
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile
 
-demo: $(VENV)/.demo-ready ## train with and without the guard, and print what happened
+demo: $(VENV)/.demo-ready ## train in Lightning and in Keras, with and without the guard, and print what happened
 	@$(BIN)/nan-callbacks demo
 
 test: test-keras $(VENV)/.test-ready ## run all tests; PYTEST_ARGS="-k name" selects some, WORKERS=4 uses more processes

@@ -16,7 +16,7 @@ from nan_callbacks import __version__
 from nan_callbacks.core.events import describe, read_events, to_json_line
 from nan_callbacks.demo.arm import Recipe
 from nan_callbacks.demo.faults import FAULTS
-from nan_callbacks.demo.frameworks import FRAMEWORKS
+from nan_callbacks.demo.frameworks import FRAMEWORKS, KERAS, choose
 from nan_callbacks.demo.run import run_demo
 from nan_callbacks.errors import NaNCallbacksError
 
@@ -79,7 +79,13 @@ def _add_demo(commands: Any) -> None:
     )
     recipe = Recipe()
     demo.add_argument(
-        "--framework", choices=[*FRAMEWORKS, "all"], default=next(iter(FRAMEWORKS)), help="what to train with"
+        "--framework", choices=FRAMEWORKS, default=argparse.SUPPRESS, help="what to train with (default: both)"
+    )
+    demo.add_argument(
+        "--backend",
+        choices=KERAS,
+        default=argparse.SUPPRESS,
+        help=f"what Keras runs on (default: what the variable KERAS_BACKEND says, else {next(iter(KERAS))})",
     )
     demo.add_argument(
         "--faults",
@@ -110,8 +116,11 @@ def _add_events(commands: Any) -> None:
 
 def _demo(options: argparse.Namespace) -> int:
     recipe = Recipe(seed=options.seed, epochs=options.epochs)
-    for framework in FRAMEWORKS if options.framework == "all" else (options.framework,):
-        run_demo(framework, options.faults, options.output, recipe, sys.stdout)
+    # What is not given is absent: argparse would print a default of None in the help.
+    chosen, left_out = choose(getattr(options, "framework", None), getattr(options, "backend", None))
+    for each in left_out:
+        print(f"{each.title} is left out: {each.missing()} is not installed. To add it: pip install {each.install}\n")
+    run_demo(chosen, options.faults, options.output, recipe, sys.stdout)
     return 0
 
 

@@ -21,6 +21,12 @@ def rollback(step: int, restored_step: int) -> dict[str, Any]:
     return {"event": "rollback", "step": step, "restored_step": restored_step, "message": message}
 
 
-def outcome(fault: str = "nan_rows", *, events: list[dict[str, Any]] | None = None, **summary: Any) -> Outcome:
+def outcome(
+    fault: str = "nan_rows",
+    *,
+    framework: str = "Lightning",
+    events: list[dict[str, Any]] | None = None,
+    **summary: Any,
+) -> Outcome:
     guarded = ArmResult(accuracy=0.98, summary={**QUIET, **summary}, events=events or [])
-    return Outcome(FAULTS[fault], ArmResult(accuracy=0.1), guarded, ArmResult(accuracy=0.99), 504)
+    return Outcome(framework, FAULTS[fault], ArmResult(accuracy=0.1), guarded, ArmResult(accuracy=0.99), 504)

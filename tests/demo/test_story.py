@@ -35,3 +35,10 @@ def test_the_story_keeps_to_its_width():
     events = [incident(203), rollback(205, 150)]
 
     assert max(map(len, tell([outcome(events=events, incidents=1)], width=60).splitlines())) <= 60
+
+
+def test_two_frameworks_are_told_under_their_names():
+    parts = tell([outcome(), outcome(framework="Keras on JAX")], 100).split("\n\n")
+
+    assert parts[0::2] == ["Lightning:", "Keras on JAX:"]
+    assert parts[1] == parts[3] == tell([outcome()], 100)

@@ -21,9 +21,35 @@ def test_columns_line_up():
     assert len({len(line) for line in lines}) == 1
 
 
+def test_two_frameworks_share_one_table_each_under_its_name():
+    table = render(
+        [
+            outcome("nan_rows", incidents=1),
+            outcome("learning_rate", incidents=2),
+            outcome("nan_rows", framework="Keras on JAX", incidents=3),
+        ]
+    ).splitlines()
+
+    assert [line.split("  ")[0] or line.split()[0] for line in table[2:]] == [
+        "Lightning", "rows", "learning", "Keras on JAX", "rows",
+    ]  # fmt: skip
+    rows = [line for line in table[2:] if line.startswith(" ")]
+    assert [row.replace(" %", "").split()[-5] for row in rows] == ["1", "2", "3"]
+    assert {len(row) for row in rows} == {len(table[0])}
+
+
 def test_the_fullest_table_fits_a_hundred_columns():
     fullest = [
-        outcome(name, events=[rollback(9999, 0)], incidents=9999, skipped_steps=9999, rollbacks=99, lr_cuts=99)
+        outcome(
+            name,
+            framework=framework,
+            events=[rollback(9999, 0)],
+            incidents=9999,
+            skipped_steps=9999,
+            rollbacks=99,
+            lr_cuts=99,
+        )
+        for framework in ("Lightning", "Keras on TensorFlow")
         for name in FAULTS
     ]
 

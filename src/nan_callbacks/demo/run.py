@@ -1,4 +1,4 @@
-"""Runs the demo: every fault in its three arms, then the table, the story and where the events are."""
+"""Runs the demo: in each framework every fault in its three arms, then table, story and where the events are."""
 
 from __future__ import annotations
 
@@ -12,70 +12,74 @@ from typing import TextIO
 from nan_callbacks.demo.arm import Arm, ArmResult, Recipe, TrainArm
 from nan_callbacks.demo.digits import Digits, load_digits
 from nan_callbacks.demo.faults import FAULTS, Fault
-from nan_callbacks.demo.frameworks import FRAMEWORKS, load_train_arm
+from nan_callbacks.demo.frameworks import DemoFramework, load_train_arm
 from nan_callbacks.demo.live_line import COLUMNS, LiveLine
 from nan_callbacks.demo.story import tell
 from nan_callbacks.demo.table import Outcome, render
 
 
-def run_demo(framework: str, faults: Sequence[str], output: Path, recipe: Recipe, stream: TextIO) -> list[Outcome]:
-    """Run the demo in one framework.
+def run_demo(
+    frameworks: Sequence[DemoFramework], faults: Sequence[str], output: Path, recipe: Recipe, stream: TextIO
+) -> list[Outcome]:
+    """Run the demo in one framework after the other, then sum up.
 
     Args:
-        framework: A key of :data:`.frameworks.FRAMEWORKS`.
+        frameworks: What to train in, as :func:`.frameworks.choose` found it.
         faults: Keys of :data:`.faults.FAULTS`, in the order in which they are shown.
         output: Folder of the events files; it is created, and files of an earlier demo are replaced.
         recipe: How to train.
         stream: Where to print.
 
     Returns:
-        What came of each fault.
+        What came of each fault in each framework.
+
+    Raises:
+        NaNCallbacksError: If this process has already imported Keras on another backend.
     """
-    train_arm = load_train_arm(framework)
+    for framework in frameworks:
+        framework.prepare()
     output.mkdir(parents=True, exist_ok=True)
-    demo = _Demo(framework, train_arm, load_digits(recipe.seed), output, recipe, stream)
-    demo.introduce()
-    outcomes = [demo.run_fault(number, FAULTS[name]) for number, name in enumerate(faults, start=1)]
-    demo.conclude(outcomes)
+    digits = load_digits(recipe.seed)
+    _print(stream, _introduction(digits))
+    runs = [_FrameworkRun(framework, digits, output, recipe, stream) for framework in frameworks]
+    outcomes = [outcome for run in runs for outcome in run.run_faults(faults)]
+    _print(stream, f"\nFinal test accuracy after {outcomes[0].total_steps} steps, and what it took:\n")
+    _print(stream, render(outcomes))
+    _print(stream, "\n" + tell(outcomes, COLUMNS))
+    _print(stream, "\nAll events of the guarded runs, one JSON object a line; to read them again:")
+    for path in (run.events_path(FAULTS[name]) for run in runs for name in faults):
+        if path.exists():
+            _print(stream, f"  nan-callbacks events {shlex.quote(str(path))}")
     return outcomes
 
 
 @dataclass
-class _Demo:
-    framework: str
-    train_arm: TrainArm
+class _FrameworkRun:
+    """All faults in one framework."""
+
+    framework: DemoFramework
     digits: Digits
     output: Path
     recipe: Recipe
     stream: TextIO
+    train_arm: TrainArm | None = None
     undisturbed: ArmResult | None = None
 
-    def introduce(self) -> None:
-        digits = self.digits
-        introduction = (
-            f"{FRAMEWORKS[self.framework].title}: a small convolutional net with BatchNorm learns "
-            f"scikit-learn's digits, {len(digits.train_labels)} images to learn from, {len(digits.test_labels)} "
-            f"to test on. Along each line: the test accuracy in % after every epoch, at the end the final one."
-        )
-        self._print(textwrap.fill(introduction, COLUMNS))
+    def run_faults(self, names: Sequence[str]) -> list[Outcome]:
+        title = self.framework.title
+        _print(self.stream, f"\n{title}\n{'=' * len(title)}")
+        return [self._run_fault(number, FAULTS[name]) for number, name in enumerate(names, start=1)]
 
-    def run_fault(self, number: int, fault: Fault) -> Outcome:
+    def events_path(self, fault: Fault) -> Path:
+        return self.output / f"{self.framework.name}_{fault.name}.jsonl"
+
+    def _run_fault(self, number: int, fault: Fault) -> Outcome:
         total_steps = self._arm(fault, guarded=False).batches.total_steps
         heading = f"{number}. {fault.title}: {fault.describe(total_steps)}"
-        self._print("\n" + textwrap.fill(heading, COLUMNS, subsequent_indent="   "))
+        _print(self.stream, "\n" + textwrap.fill(heading, COLUMNS, subsequent_indent="   "))
         unguarded = self._train("without the guard", self._arm(fault, guarded=False))
         guarded = self._train("with the guard", self._arm(fault, guarded=True))
-        return Outcome(fault, unguarded, guarded, self._undisturbed_arm(), total_steps)
-
-    def conclude(self, outcomes: Sequence[Outcome]) -> None:
-        self._print(f"\nFinal test accuracy after {outcomes[0].total_steps} steps, and what it took:\n")
-        self._print(render(outcomes))
-        self._print("\n" + tell(outcomes, COLUMNS))
-        self._print("\nAll events of the guarded runs, one JSON object a line; to read them again:")
-        for outcome in outcomes:
-            path = self._events_path(outcome.fault)
-            if path.exists():
-                self._print(f"  nan-callbacks events {shlex.quote(str(path))}")
+        return Outcome(self.framework.title, fault, unguarded, guarded, self._undisturbed_arm(), total_steps)
 
     def _undisturbed_arm(self) -> ArmResult:
         # The same seed and the same recipe for every fault, hence the same run: it is trained once.
@@ -86,19 +90,28 @@ class _Demo:
         return self.undisturbed
 
     def _arm(self, fault: Fault | None, *, guarded: bool) -> Arm:
-        path = self._events_path(fault) if guarded and fault else None
+        path = self.events_path(fault) if guarded and fault else None
         return Arm(recipe=self.recipe, digits=self.digits, fault=fault, guarded=guarded, events_path=path)
 
     def _train(self, label: str, arm: Arm) -> ArmResult:
         if arm.events_path is not None:
             arm.events_path.unlink(missing_ok=True)  # the guard appends
         line = LiveLine(self.stream, label, self.recipe.epochs)
+        if self.train_arm is None:
+            self.train_arm = load_train_arm(self.framework)  # seconds, during which the screen shows what comes next
         result = self.train_arm(arm, line)
         line.finish(result.accuracy)
         return result
 
-    def _events_path(self, fault: Fault) -> Path:
-        return self.output / f"{self.framework}_{fault.name}.jsonl"
 
-    def _print(self, text: str) -> None:
-        print(text, file=self.stream, flush=True)
+def _introduction(digits: Digits) -> str:
+    text = (
+        f"A small convolutional net with BatchNorm learns scikit-learn's digits, {len(digits.train_labels)} images to "
+        f"learn from, {len(digits.test_labels)} to test on. Along each line: the test accuracy in % after every "
+        f"epoch, at the end the final one."
+    )
+    return textwrap.fill(text, COLUMNS)
+
+
+def _print(stream: TextIO, text: str) -> None:
+    print(text, file=stream, flush=True)

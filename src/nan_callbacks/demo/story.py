@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from nan_callbacks.demo.table import Outcome, percent
+from nan_callbacks.demo.table import Outcome, by_framework, percent
 
 ACTIONS = ("rollback", "reduce_lr", "level_accepted", "lr_recovered", "stop")
 """Events that tell of an action; a skipped step is told by its incident."""
@@ -17,11 +17,18 @@ QUOTED_ACTIONS = 4
 def tell(outcomes: Sequence[Outcome], width: int) -> str:
     """One paragraph per fault: how the runs ended, what the guard first noticed, and what it did.
 
+    Several frameworks are told one after the other, under their names.
+
     Args:
         outcomes: What came of the faults.
         width: Columns to stay within.
     """
-    return "\n\n".join(_paragraph(outcome, width) for outcome in outcomes)
+    groups = by_framework(outcomes)
+    parts = []
+    for name, group in groups.items():
+        parts += [f"{name}:"] if len(groups) > 1 else []
+        parts += [_paragraph(outcome, width) for outcome in group]
+    return "\n\n".join(parts)
 
 
 def _paragraph(outcome: Outcome, width: int) -> str:
