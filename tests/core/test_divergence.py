@@ -22,9 +22,10 @@ def findings_of(
     *,
     competing: bool = False,
     noise: Iterable[float] = NOISE,
+    detector: DivergenceDetector | None = None,
 ) -> list[Finding]:
     """What the detector says about a run whose loss level and parameter norm are given by the step."""
-    detector = DivergenceDetector()
+    detector = detector or DivergenceDetector()
     found = []
     for step, factor in enumerate(noise):
         found += detector.update(
@@ -214,3 +215,55 @@ def test_below_zero_a_rise_within_the_noise_is_none():
 
     assert findings_of(level, grows_by(2.0), noise=noise) == []
     assert len(findings_of(level, grows_by(2.0), noise=[1.0] * END)) == 1
+
+
+def falls_to_chance_and_back(step: int) -> float:
+    """The first loss is above chance; the level falls below it for 100 steps and returns to chance for good."""
+    return 3.6 if step == 0 else (1.4 if step < 150 else 2.5)
+
+
+def inflated_from_the_start(step: int) -> float:
+    return 10.0 if step == 0 else 45.0
+
+
+def on_parole() -> DivergenceDetector:
+    detector = DivergenceDetector()
+    detector.begin_parole()
+    return detector
+
+
+def test_after_a_rollback_a_relapse_to_chance_is_seen_although_the_start_looked_like_progress():
+    found = findings_of(falls_to_chance_and_back, inflated_from_the_start, detector=on_parole())
+
+    assert [finding.code for finding in found] == ["LOSS402"]
+    assert 150 < found[0].step < 224
+
+
+def test_a_restart_that_keeps_its_progress_is_not_judged():
+    found = findings_of(lambda step: max(3.6 * 0.98**step, 1.0), inflated_from_the_start, detector=on_parole())
+
+    assert found == []
+
+
+def test_weights_inflated_since_the_rollback_are_not_trusted_however_good_the_loss_looks():
+    detector = on_parole()
+    findings_of(lambda step: 3.6 * 0.98**step, inflated_from_the_start, noise=NOISE[:100], detector=detector)
+
+    assert detector.suspicious
+
+
+def test_trust_comes_back_when_the_parole_ends():
+    detector = on_parole()
+    findings_of(lambda step: 3.6 * 0.98**step, inflated_from_the_start, noise=NOISE[:300], detector=detector)
+
+    assert not detector.suspicious
+
+
+def test_the_parole_survives_a_resume():
+    whole, first, second = on_parole(), on_parole(), DivergenceDetector()
+    findings_of(falls_to_chance_and_back, inflated_from_the_start, noise=NOISE[:160], detector=whole)
+    findings_of(falls_to_chance_and_back, inflated_from_the_start, noise=NOISE[:160], detector=first)
+    second.load_state_dict(first.state_dict())
+
+    assert second.state_dict() == whole.state_dict()
+    assert second.suspicious

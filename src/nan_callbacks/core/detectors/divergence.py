@@ -95,7 +95,11 @@ PAROLE_RULES = (Rule(growth=1.8, ratio=0.65), Rule(growth=1.25, ratio=0.85, max_
 """Added after a rollback: a learning rate that is still too high by a smaller factor moves the weights less and lets
 the loss fall somewhat. Healthy runs are never judged by these."""
 PAROLE_MARKS = 2 * MARKS
-"""Marks after a rollback during which the added rules hold."""
+"""Marks after a rollback during which the added rules hold, none of them is forgotten, and nothing inflated is trusted:
+the first loss of an untrained net is often far above chance, so that falling to chance level looks like progress
+for a while, and what is seen only later must still be told from the state that was restored."""
+PAROLE_GROWTH = 1.8
+"""Growth of the parameter norm since the rollback from which a state is not trusted: that of the middle rule."""
 
 
 @dataclass(frozen=True)
@@ -117,9 +121,10 @@ class DivergenceDetector:
     def __init__(self, action: Action = Action.ROLLBACK) -> None:
         self.action = action
         self._losses: deque[float] = deque(maxlen=NOW_STEPS)
-        self._marks: deque[Mark] = deque(maxlen=MARKS)
+        self._marks: deque[Mark] = deque()
         self._suspicious = False
         self._parole = 0
+        self._restored_norm: float | None = None
 
     @property
     def suspicious(self) -> bool:
@@ -134,10 +139,10 @@ class DivergenceDetector:
         if norm is None or not math.isfinite(norm) or not self._losses:
             return []
         self._parole = max(self._parole - 1, 0)
-        self._marks.append(Mark(norm, median(list(self._losses)[-MARK_STEPS:])))
+        self._add_mark(norm)
         now, competing = Now.of(self._losses), observation.competing
         verdicts = [self._stagnant(index, now, competing=competing) for index in range(len(self._marks) - 1)]
-        self._suspicious = any(rule is not None for rule in verdicts)
+        self._suspicious = any(rule is not None for rule in verdicts) or self._inflated(norm)
         for index, rule in enumerate(verdicts[: len(self._marks) - RESPONSE_MARKS]):
             if rule is not None:
                 return [self._finding(observation, self._marks[index], now, rule)]
@@ -156,6 +161,7 @@ class DivergenceDetector:
     def begin_parole(self) -> None:
         """The run has been rolled back: judge its restart more strictly for a while."""
         self._parole = PAROLE_MARKS
+        self._restored_norm = None
 
     def state_dict(self) -> dict[str, Any]:
         """Plain state."""
@@ -164,14 +170,28 @@ class DivergenceDetector:
             "marks": [[mark.norm, mark.level] for mark in self._marks],
             "suspicious": self._suspicious,
             "parole": self._parole,
+            "restored_norm": self._restored_norm,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state made by :meth:`state_dict`."""
         self._losses = deque((float(loss) for loss in state["losses"]), maxlen=NOW_STEPS)
-        self._marks = deque((Mark(float(norm), float(level)) for norm, level in state["marks"]), maxlen=MARKS)
+        self._marks = deque(Mark(float(norm), float(level)) for norm, level in state["marks"])
         self._suspicious = bool(state["suspicious"])
         self._parole = int(state["parole"])
+        restored_norm = state.get("restored_norm")
+        self._restored_norm = None if restored_norm is None else float(restored_norm)
+
+    def _add_mark(self, norm: float) -> None:
+        self._marks.append(Mark(norm, median(list(self._losses)[-MARK_STEPS:])))
+        while not self._parole and len(self._marks) > MARKS:
+            self._marks.popleft()
+        if self._parole and self._restored_norm is None:
+            self._restored_norm = norm
+
+    def _inflated(self, norm: float) -> bool:
+        """Whether the weights have grown much since the rollback, if there was one lately."""
+        return bool(self._parole and self._restored_norm and norm > PAROLE_GROWTH * self._restored_norm)
 
     def _stagnant(self, index: int, now: Now, *, competing: bool) -> Rule | None:
         before = self._marks[index]
