@@ -52,6 +52,10 @@ class Variation:
     """Global gradient norm clipped to this before each update."""
     dtype: str | None = None
     """``float32`` or ``float64`` for parameters, inputs and arithmetic (mixed precision is off then)."""
+    nudge: float | None = None
+    """Operands of the origin's operation are kept this far (absolutely) from the edge of its domain:
+    ``log(max(x, nudge))``, ``sqrt(max(x, nudge))``, a divisor of at least this magnitude. Only asked of labs whose
+    ``can_nudge`` is True."""
 
     def describe(self) -> str:
         """In words, such as ``the learning rate × 0.1, 12 steps from the last good state``."""
@@ -76,6 +80,7 @@ class Variation:
             (f"learning rate × {self.lr_factor:g}", self.lr_factor != 1.0),
             (f"gradients clipped to norm {self.clip_norm or 0:.3g}", self.clip_norm is not None),
             (f"in {self.dtype}", self.dtype is not None),
+            (f"operands of the failing operation kept {self.nudge or 0:g} from its edge", self.nudge is not None),
         ]
 
 
@@ -99,6 +104,9 @@ class Trial:
     """Global gradient norm of each step before clipping."""
     parameters_finite: bool = True
     """At the end of the trial."""
+    statistics_jump: float | None = None
+    """Largest factor by which a running variance of a normalisation layer grew in the last step, as
+    :attr:`.StepObservation.statistics_jump` has it; None if not measured."""
     raised: str = ""
     """Class and message of the exception that ended the trial; empty if none did."""
     seconds: float = 0.0
@@ -106,7 +114,11 @@ class Trial:
 
 
 class Lab(Protocol):
-    """One incident, held still. Implemented by each adapter."""
+    """One incident, held still. Implemented by each adapter.
+
+    A lab that can do :attr:`Variation.nudge` says so with an attribute ``can_nudge = True``; a lab without that
+    attribute is never asked.
+    """
 
     def replay(self) -> ReplayResult:
         """The failed step once more, traced."""

@@ -10,7 +10,8 @@ SYNONYMS: dict[str, str] = {
     "digamma": "digamma",
     # exponentials
     "exp": "exp", "exp2": "exp", "expm1": "expm1", "sinh": "sinh", "cosh": "cosh", "softplus": "softplus",
-    "softmax": "softmax", "safe_softmax": "softmax",
+    "softmax": "softmax", "safe_softmax": "softmax", "_softmax": "softmax", "_safe_softmax": "softmax",
+    "_log_softmax": "log_softmax",
     # quotients
     "div": "divide", "divide": "divide", "true_divide": "divide", "realdiv": "divide", "divnonan": "divide",
     "floordiv": "divide", "reciprocal": "reciprocal", "inv": "reciprocal", "remainder": "remainder",
@@ -30,6 +31,28 @@ SYNONYMS: dict[str, str] = {
     "reduce_sum": "sum", "cumsum": "sum", "mm": "matmul", "bmm": "matmul", "addmm": "matmul", "baddbmm": "matmul",
     "matmul": "matmul", "batchmatmulv2": "matmul", "dot_general": "matmul", "einsum": "matmul", "linear": "matmul",
     "convolution": "convolution", "conv2d": "convolution", "conv_general_dilated": "convolution",
+    "mv": "matmul", "dot": "matmul", "addmv": "matmul", "addbmm": "matmul", "addcdiv": "divide",
+    "addcmul": "multiply", "mkldnn_convolution": "convolution", "cudnn_convolution": "convolution",
+    # losses, normalisations, recurrent layers and attention in one kernel
+    "nll_loss_forward": "nll_loss", "nll_loss2d_forward": "nll_loss", "huber_loss": "smooth_l1_loss",
+    "native_layer_norm": "layer_norm", "native_batch_norm": "batch_norm", "_native_batch_norm_legit": "batch_norm",
+    "cudnn_batch_norm": "batch_norm", "_batch_norm_with_update": "batch_norm", "native_group_norm": "group_norm",
+    "_fused_rms_norm": "rms_norm", "mkldnn_rnn_layer": "recurrent", "_cudnn_rnn": "recurrent",
+    "_thnn_fused_lstm_cell": "recurrent", "_thnn_fused_gru_cell": "recurrent",
+    "_scaled_dot_product_flash_attention_for_cpu": "attention", "_scaled_dot_product_flash_attention": "attention",
+    "_scaled_dot_product_efficient_attention": "attention", "_scaled_dot_product_cudnn_attention": "attention",
+    "_transformer_encoder_layer_fwd": "attention",
+    # what TensorFlow and JAX call them, derivatives included
+    "sqrtgrad": "sqrt", "rsqrtgrad": "rsqrt", "invgrad": "reciprocal", "reciprocalgrad": "reciprocal",
+    "tanhgrad": "tanh", "sigmoidgrad": "sigmoid", "softplusgrad": "softplus", "logistic": "sigmoid",
+    "logsoftmax": "log_softmax", "cumlogsumexp": "logsumexp", "xdivy": "divide", "truncatediv": "divide",
+    "mulnonan": "multiply", "addn": "add", "add_any": "add", "biasadd": "add", "l2loss": "sum",
+    "sparsesoftmaxcrossentropywithlogits": "softmax_cross_entropy",
+    "softmaxcrossentropywithlogits": "softmax_cross_entropy", "fusedbatchnormv3": "batch_norm",
+    "batchmatmul": "matmul", "batchmatmulv3": "matmul", "conv3d": "convolution",
+    "depthwiseconv2dnative": "convolution", "selectv2": "select", "select_n": "select", "gatherv2": "gather",
+    "resourcegather": "gather", "reduce_max": "max", "reduce_min": "min", "matrixsolve": "inverse",
+    "lu": "decomposition", "logmatrixdeterminant": "determinant", "matrixdeterminant": "determinant",
     # changes of representation
     "_to_copy": "cast", "to": "cast", "cast": "cast", "convert_element_type": "cast", "reduce_precision": "cast",
     # decompositions and inverses of matrices
@@ -54,4 +77,5 @@ def neutral_name(native: str) -> str:
     if name.startswith(("aten.", "prims.")):
         name = name.split(".")[1]
     name = name.rsplit(".", 1)[-1].rstrip("_") if "." in name else name.rstrip("_")
+    name = name.removeprefix("_foreach_")
     return SYNONYMS.get(name, name)

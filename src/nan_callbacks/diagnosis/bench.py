@@ -1,0 +1,151 @@
+"""The bench: runs trials in an adapter's laboratory within a budget, once each, and writes down what came of them."""
+
+from __future__ import annotations
+
+import enum
+import time
+from dataclasses import dataclass, replace
+
+from nan_callbacks.diagnosis.diagnosis import Tried
+from nan_callbacks.diagnosis.experiments import Experiment
+from nan_callbacks.diagnosis.goal import Goal, Measured, is_finite
+from nan_callbacks.diagnosis.lab import Lab, Trial, Variation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What a diagnosis may cost."""
+
+    steps: int = 60
+    """Steps in the laboratory; a trial of the failed batch alone counts as one."""
+    seconds: float = 30.0
+    """Wall-clock time in the laboratory: what a user waits for once per incident without wondering whether it hangs."""
+
+
+class Result(enum.Enum):
+    """What an experiment says about its hypothesis."""
+
+    CONFIRMED = enum.auto()
+    REFUTED = enum.auto()
+    """The failure was there in spite of the treatment."""
+    UNSPECIFIC = enum.auto()
+    """The failure was gone without the treatment as well, or the runs lacked what the cause would show."""
+    UNTESTED = enum.auto()
+    """The laboratory could not do it, or the budget did not allow it."""
+
+
+class Bench:
+    """A laboratory, the failure that is looked for in it, and a budget.
+
+    Args:
+        lab: Where trials are run.
+        goal: The failure.
+        budget: What all trials together may cost.
+    """
+
+    def __init__(self, lab: Lab, goal: Goal, budget: Budget) -> None:
+        self.goal = goal
+        self.steps_spent = 0
+        self.tried: list[Tried] = []
+        self.ran_out = False
+        self._lab = lab
+        self._budget = budget
+        self._trials: dict[Variation, Measured] = {}
+        self._started = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Time since the bench was set up."""
+        return time.perf_counter() - self._started
+
+    def run(self, variation: Variation, *, control: bool = False, again: bool = False) -> Measured | None:
+        """One trial, taken from memory if it was made before.
+
+        Args:
+            variation: What to do differently.
+            control: Whether the failure is expected to stay.
+            again: Make it once more, even though it was made before.
+
+        Returns:
+            The trial; None if the budget or the laboratory does not allow it.
+        """
+        if variation in self._trials and not again:
+            return self._trials[variation]
+        if variation.nudge is not None and not getattr(self._lab, "can_nudge", False):
+            return None
+        if not self._affords(variation):
+            self.ran_out = True
+            return None
+        measured = Measured(trial=self._spend(variation), before=self._before(variation))
+        self._trials[variation] = measured
+        self.tried.append(self.in_words(variation, measured, control=control))
+        return measured
+
+    def test(self, experiment: Experiment) -> Result:
+        """Run an experiment, the controls first: a failure that does not come back cannot be turned off."""
+        controls = []
+        for variation in experiment.controls:
+            control = self.run(variation, control=True)
+            failed = None if control is None else self.goal.failed(control)
+            if control is None or failed is None:
+                return Result.UNTESTED
+            if not failed:
+                return Result.UNSPECIFIC
+            controls.append(control)
+        treated = self.run(experiment.treatment)
+        failed = None if treated is None else self.goal.failed(treated)
+        if treated is None or failed is None:
+            return Result.UNTESTED
+        if failed:
+            return Result.REFUTED
+        shown = experiment.requires is None or experiment.requires(treated, controls)
+        return Result.CONFIRMED if shown else Result.UNSPECIFIC
+
+    def failed_again(self) -> bool:
+        """Whether the failing step, as it was or as a part of a short run, has failed in here."""
+        base = self._trials.get(self.goal.base)
+        return base is None or self.goal.failed(base) is not False
+
+    def told(self, experiments: tuple[Experiment, ...]) -> tuple[Tried, ...]:
+        """The trials of some experiments, in words, in the order treatment, controls."""
+        wanted = [
+            (variation, is_control)
+            for experiment in experiments
+            for variation, is_control in [
+                (experiment.treatment, False),
+                *((control, True) for control in experiment.controls),
+            ]
+        ]
+        seen = dict(wanted)
+        return tuple(
+            self.in_words(variation, self._trials[variation], control=is_control)
+            for variation, is_control in seen.items()
+            if variation in self._trials
+        )
+
+    def in_words(self, variation: Variation, measured: Measured, *, control: bool = False) -> Tried:
+        """A trial as the record tells it."""
+        failed = self.goal.failed(measured)
+        outcome = self.goal.outcome(measured)
+        still = "still " if failed and outcome.startswith("non-finite") and not variation.steps else ""
+        return Tried(what=variation.describe(), outcome=still + outcome, failed=failed, control=control)
+
+    def _spend(self, variation: Variation) -> Trial:
+        trial = self._lab.run(variation)
+        self.steps_spent += max(1, variation.steps) if trial.supported else 0
+        return trial
+
+    def _before(self, variation: Variation) -> float | None:
+        """Loss of the trial's last batch before anything was trained on. Which recent batch stands in is unknown."""
+        start = replace(variation, steps=0, lr_factor=1.0, clip_norm=None)
+        if variation.steps < 3 or variation.other_batch or not self._affords(start):
+            return None
+        if start not in self._trials:
+            self._trials[start] = Measured(trial=self._spend(start))
+        trial = self._trials[start].trial
+        return trial.losses[-1] if trial.supported and trial.losses and is_finite(trial) else None
+
+    def _affords(self, variation: Variation) -> bool:
+        steps = max(1, variation.steps)
+        wait = self.seconds + steps * max(0.0, self._lab.step_seconds)
+        return self.steps_spent + steps <= self._budget.steps and wait <= self._budget.seconds

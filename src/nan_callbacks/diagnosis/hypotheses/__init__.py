@@ -1,0 +1,53 @@
+"""Rules that read the evidence and name suspects: one file for each family of causes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nan_callbacks.diagnosis.evidence import Evidence
+from nan_callbacks.diagnosis.goal import Goal, goal_of
+from nan_callbacks.diagnosis.hypotheses import (
+    activations,
+    custom,
+    data,
+    environment,
+    gradients,
+    labels,
+    learning_rate,
+    numerics,
+    precision,
+)
+from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis as Hypothesis
+
+Rule = Callable[[Evidence, Goal], Hypothesis | None]
+
+RULES: tuple[Rule, ...] = (
+    data.non_finite_data,
+    labels.out_of_range,
+    precision.made_by_optimizer,
+    data.outlier_samples,
+    labels.wrong_labels,
+    data.unscaled_data,
+    learning_rate.too_high,
+    gradients.exploding,
+    activations.bad_initialisation,
+    precision.half_precision,
+    numerics.numerics,
+    custom.custom_layer,
+    environment.known_issue,
+    activations.dead_units,
+    activations.saturated,
+    gradients.vanishing,
+    learning_rate.too_low,
+)
+
+
+def hypothesise(evidence: Evidence) -> tuple[Hypothesis, ...]:
+    """The causes that the evidence allows, the most suspicious first.
+
+    Args:
+        evidence: What is known about the incident.
+    """
+    goal = goal_of(evidence)
+    found = [hypothesis for rule in RULES if (hypothesis := rule(evidence, goal)) is not None]
+    return tuple(sorted(found, key=lambda hypothesis: -hypothesis.score))

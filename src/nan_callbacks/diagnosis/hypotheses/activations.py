@@ -1,0 +1,83 @@
+"""Suspicions against weights and activations: a bad start, dead rectifiers, saturated sigmoids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nan_callbacks.core.sentences import number
+from nan_callbacks.diagnosis.evidence import Evidence, LayerEvidence
+from nan_callbacks.diagnosis.experiments import Experiment, ends_lower, fresh_run
+from nan_callbacks.diagnosis.goal import Goal, Kind, Measured, is_calm
+from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis, how_early, is_early
+from nan_callbacks.diagnosis.hypotheses.numerics import code_of_origin
+from nan_callbacks.diagnosis.lab import Start, Variation
+from nan_callbacks.diagnosis.origin import OriginKind
+
+MOSTLY = 0.5
+"""Share of saturated outputs or dead units from which a layer counts as such: the majority."""
+
+WEIGHT_SCALES = (0.05, 5.0)
+"""Weights times the root of the fan-in outside of this range are no Glorot, LeCun or He start (1 to 1.4), whatever the
+activation: a factor of 3.5 on the far side of the widest of them."""
+
+
+def bad_initialisation(evidence: Evidence, goal: Goal) -> Hypothesis | None:
+    """ACT304: the weights began on a scale on which signals explode or die on their way through the layers."""
+    odd = [layer for layer in evidence.layers if _is_odd(layer)]
+    early = is_early(evidence)
+    if goal.kind in (Kind.SPIKE, Kind.DIVERGENCE) or not (odd or early) or (not early and goal.kind is Kind.NON_FINITE):
+        return None
+    origin = evidence.replay.origin if evidence.replay else None
+    traced = origin is not None and origin.kind is OriginKind.OPERATION
+    if not odd and (goal.kind is Kind.STALL or (traced and origin is not None and code_of_origin(origin) != "NAN110")):
+        return None
+    because = [f"weights of {layer.name} are {number(layer.weight_scale)} times 1/sqrt(fan-in)" for layer in odd[:3]]
+    if early:
+        because.append(how_early(evidence))
+    return Hypothesis(
+        code="ACT304",
+        score=0.68 if odd and goal.kind is Kind.STALL else 0.6,
+        because=tuple(because),
+        experiments=_afresh(goal),
+    )
+
+
+def dead_units(evidence: Evidence, goal: Goal) -> Hypothesis | None:
+    """ACT303: rectifiers that are zero for every sample get no gradient and never come back."""
+    dead = [layer for layer in evidence.layers if (layer.dead_share or 0.0) > MOSTLY]
+    if not dead or goal.kind is not Kind.STALL:
+        return None
+    worst = max(dead, key=lambda layer: layer.dead_share or 0.0)
+    because = (f"{number(100 * (worst.dead_share or 0))} % of the units of {worst.name} are zero for the whole batch",)
+    return Hypothesis(code="ACT303", score=0.67, because=because, experiments=_afresh(goal), observed=True)
+
+
+def saturated(evidence: Evidence, goal: Goal) -> Hypothesis | None:
+    """ACT302: sigmoids or tanhs at their bounds, where their derivative is next to nothing."""
+    flat = [layer for layer in evidence.layers if (layer.saturated_share or 0.0) > MOSTLY]
+    if not flat or goal.kind is not Kind.STALL:
+        return None
+    worst = max(flat, key=lambda layer: layer.saturated_share or 0.0)
+    because = (f"{number(100 * (worst.saturated_share or 0))} % of the outputs of {worst.name} are at a bound",)
+    return Hypothesis(code="ACT302", score=0.67, because=because, experiments=_afresh(goal), observed=True)
+
+
+def _afresh(goal: Goal) -> tuple[Experiment, ...]:
+    """Fresh weights of the usual scale on the same data, at the same learning rate."""
+    if goal.kind is Kind.STALL:
+
+        def learns(treated: Measured, controls: Sequence[Measured]) -> bool:
+            return is_calm(treated) and ends_lower(treated, controls)
+
+        return (Experiment(treatment=fresh_run(), controls=(goal.base,), requires=learns),)
+    treatment = Variation(start=Start.FRESH, steps=FEW_STEPS)
+    return (Experiment(treatment=treatment, controls=(goal.base,), requires=lambda treated, _: is_calm(treated)),)
+
+
+FEW_STEPS = 5
+"""Steps from fresh weights that must go well: a learning rate that is too high shows itself by then."""
+
+
+def _is_odd(layer: LayerEvidence) -> bool:
+    low, high = WEIGHT_SCALES
+    return layer.weight_scale is not None and not low <= layer.weight_scale <= high

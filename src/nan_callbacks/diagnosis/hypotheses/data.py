@@ -1,0 +1,130 @@
+"""Suspicions against the data: NaN or Inf in the batch, a few samples far off, a whole data set on the wrong scale."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nan_callbacks.core.sentences import number
+from nan_callbacks.diagnosis.diagnosis import describe_rows
+from nan_callbacks.diagnosis.evidence import BatchPart, Evidence, Role
+from nan_callbacks.diagnosis.experiments import (
+    Experiment,
+    another_batch,
+    ends_lower,
+    fresh_run,
+    instead,
+    run_steps,
+    trained,
+    without_rows,
+)
+from nan_callbacks.diagnosis.goal import Goal, Kind
+from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis, batch_rows, is_early
+from nan_callbacks.diagnosis.origin import OriginKind
+
+FAR_FROM_UNIT = 10.0
+"""Mean or standard deviation of the inputs from which they count as unscaled: the curvature of the loss, and so the
+highest stable learning rate, goes with its square (LeCun et al., "Efficient BackProp", 1998, section 4.3)."""
+
+FAR_APART = 100.0
+"""Ratio of the features' standard deviations that is worth a sentence."""
+
+OUTLIER_RATIO = 10.0
+"""As in :attr:`.BatchPart.outlier_rows`."""
+
+
+def non_finite_data(evidence: Evidence, goal: Goal) -> Hypothesis | None:
+    """DATA501: the batch itself holds NaN or Inf."""
+    parts = [part for part in evidence.batch if part.non_finite_rows or part.failed.nan or part.failed.positive_inf]
+    origin = evidence.replay.origin if evidence.replay else None
+    by_replay = origin is not None and origin.kind is OriginKind.BATCH
+    if goal.kind is not Kind.NON_FINITE or not (parts or by_replay or evidence.seen.batch_finite is False):
+        return None
+    rows = tuple(sorted({row for part in parts for row in part.non_finite_rows}))
+    because = [f"{part.failed.name or part.role.value} holds {_special(part)}" for part in parts]
+    if rows:
+        because.append(f"it is {describe_rows(rows)}")
+    if not because:
+        because.append("the batch was non-finite before the model saw it")
+    return Hypothesis(
+        code="DATA501",
+        score=1.0,
+        because=tuple(because),
+        experiments=(*without_rows(goal, rows, batch_rows(evidence)), another_batch(goal)),
+        observed=True,
+    )
+
+
+def outlier_samples(evidence: Evidence, goal: Goal) -> Hypothesis | None:
+    """DATA503: finite samples whose inputs lie far outside of everything that the run has seen."""
+    parts = [part for part in evidence.batch if part.role in (Role.INPUT, Role.UNKNOWN, Role.WEIGHT)]
+    return accusation_of_rows("DATA503", 0.9, parts, evidence, goal)
+
+
+def accusation_of_rows(
+    code: str, score: float, parts: Sequence[BatchPart], evidence: Evidence, goal: Goal
+) -> Hypothesis | None:
+    """A few rows that are outliers in one of the parts, tried by leaving them out."""
+    suspicious = [part for part in parts if part.outlier_rows and part.outlier_ratio >= OUTLIER_RATIO]
+    outliers = {row for part in suspicious for row in part.outlier_rows}
+    guilty = set(evidence.guilty_rows) & outliers
+    # Bisection may find one of several guilty rows at a time; outliers that it did not name are left out as well.
+    rows = tuple(sorted(outliers))
+    if not rows or goal.kind in (Kind.DIVERGENCE, Kind.STALL):
+        return None
+    because = [_how_far(part) for part in suspicious]
+    if guilty:
+        because.append(f"without {describe_rows(tuple(sorted(guilty)))} the step succeeds")
+    total = batch_rows(evidence)
+    experiments = without_rows(goal, rows, total)
+    if not experiments:
+        experiments = (another_batch(goal),)
+    return Hypothesis(code=code, score=score, because=tuple(because), experiments=experiments)
+
+
+def unscaled_data(evidence: Evidence, goal: Goal) -> Hypothesis | None:
+    """DATA502: the inputs of the whole data set are far from mean 0 and standard deviation 1."""
+    scales = [(scale_of(part), part) for part in evidence.batch if part.role in (Role.INPUT, Role.UNKNOWN)]
+    far = [(scale, part) for scale, part in scales if scale >= FAR_FROM_UNIT]
+    if not far:
+        return None
+    _, part = max(far, key=lambda pair: pair[0])
+    mean = part.recent_mean if part.recent_mean is not None else part.mean
+    std = part.recent_std if part.recent_std is not None else part.std
+    because = [f"{part.failed.name or part.role.value} has mean {number(mean)} and standard deviation {number(std)}"]
+    if part.feature_std_ratio >= FAR_APART:
+        because.append(f"its features differ in scale by a factor of {number(part.feature_std_ratio)}")
+    experiments: tuple[Experiment, ...]
+    if goal.kind is Kind.STALL:
+        experiments = (trained(fresh_run(), ends_lower, standardise=True),)
+    else:
+        experiments = (trained(fresh_run(run_steps(evidence)), standardise=True),)
+    if is_early(evidence) and goal.kind in (Kind.NON_FINITE, Kind.SPIKE) and goal.base.steps == 0:
+        # The weights are still those of the start, or nearly so: they have not adapted to the scale of the inputs.
+        fails_afresh = fresh_run(steps=0)
+        experiments += (instead(goal, fails_afresh, standardise=True),)
+    return Hypothesis(code="DATA502", score=0.8, because=tuple(because), experiments=experiments)
+
+
+def scale_of(part: BatchPart) -> float:
+    """How far the numbers of a part are from unit scale, outliers aside; 0 for token ids and the like.
+
+    Without recent batches the mean and spread of the failed one must do, unless a few outliers make them.
+    """
+    if part.failed.dtype.startswith(("int", "uint", "bool")):
+        return 0.0
+    known = part.recent_mean is not None and part.recent_std is not None
+    mean, std = (part.recent_mean, part.recent_std) if known else (part.mean, part.std)
+    if mean is None or std is None or (not known and part.outlier_rows):
+        return 0.0
+    return max(abs(mean), std)
+
+
+def _how_far(part: BatchPart) -> str:
+    name = part.failed.name or part.role.value
+    beside = "anything in the recent batches" if part.recent is not None else "the median row of the batch"
+    return f"{name} of {describe_rows(part.outlier_rows)} is {number(part.outlier_ratio)} times as large as {beside}"
+
+
+def _special(part: BatchPart) -> str:
+    counts = ((part.failed.nan, "NaN"), (part.failed.positive_inf, "+Inf"), (part.failed.negative_inf, "-Inf"))
+    return " and ".join(f"{count} {word}" for count, word in counts if count) or "non-finite values"

@@ -1,0 +1,85 @@
+"""Suspicions against the gradients: they explode along a recurrence or a deep stack, or they vanish."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from nan_callbacks.core.sentences import number
+from nan_callbacks.core.statistics import median
+from nan_callbacks.diagnosis.evidence import Evidence
+from nan_callbacks.diagnosis.experiments import Experiment, Requirement, instead, snapshot_run, trained
+from nan_callbacks.diagnosis.goal import Goal, Kind, Measured
+from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis
+from nan_callbacks.diagnosis.lab import Start
+from nan_callbacks.diagnosis.origin import Origin, Phase
+
+EXPLOSION = 10.0
+"""Growth of the gradient norm over its median that counts as an explosion: ``min_ratio`` of the guard."""
+
+VANISHED = 1e-4
+"""Gradient of the first layers over that of the last ones from which the first ones stand still in float32, whose
+resolution (1.2e-7) leaves an update of a thousandth of the weights no further room."""
+
+_PRODUCTS = ("matmul", "multiply", "add", "convolution", "power", "sum")
+
+
+def exploding(evidence: Evidence, goal: Goal) -> Hypothesis | None:
+    """GRAD203: the gradient grows from layer to layer or from time step to time step, and nothing clips it."""
+    norms = evidence.history.grad_norms
+    usual = median(norms) if norms else None
+    origin = evidence.replay.origin if evidence.replay else None
+    along_time = evidence.recurrent and origin is not None and _is_a_product(origin)
+    seen = evidence.seen.grad_norm
+    spiky = usual is not None and usual > 0 and max(norms[-32:]) >= EXPLOSION * usual
+    spiking = goal.kind is Kind.SPIKE and goal.quantity == "grad_norm"
+    if goal.kind is Kind.STALL or not (evidence.recurrent or spiky or spiking):
+        return None
+    if evidence.clipping is not None and usual is not None and evidence.clipping <= EXPLOSION * usual:
+        return None
+    because = ["gradients are not clipped" if evidence.clipping is None else f"clipped at {number(evidence.clipping)}"]
+    if evidence.recurrent:
+        because.append("the model is recurrent: its gradient is a product over the time steps")
+    if spiky:
+        because.append(f"the gradient norm has reached {number(max(norms[-32:]))}, {number(usual)} is usual")
+    elif usual is not None and seen is not None and math.isfinite(seen):
+        because.append(f"the gradient norm is {number(seen)}, {number(usual)} is usual")
+    experiments: list[Experiment] = [trained(snapshot_run(), _exploded(usual), clip_norm=usual or 1.0)]
+    if along_time and goal.base.start is Start.PRESENT:
+        experiments.append(instead(goal, start=Start.FRESH))
+    score = 0.78 if evidence.recurrent and (along_time or spiky) else 0.66
+    return Hypothesis(code="GRAD203", score=score, because=tuple(because), experiments=tuple(experiments))
+
+
+def vanishing(evidence: Evidence, goal: Goal) -> Hypothesis | None:
+    """GRAD202: the gradient shrinks from layer to layer until the first layers no longer learn."""
+    norms = [layer.grad_norm for layer in evidence.layers if layer.grad_norm is not None]
+    if goal.kind is not Kind.STALL or len(norms) < 3:
+        return None
+    third = max(1, len(norms) // 3)
+    first, last = median(norms[:third]), median(norms[-third:])
+    if not last > 0 or first > VANISHED * last:
+        return None
+    return Hypothesis(
+        code="GRAD202",
+        score=0.66,
+        because=(f"the gradient of the first layers is {number(first)}, that of the last ones {number(last)}",),
+        observed=True,
+    )
+
+
+def _is_a_product(origin: Origin) -> bool:
+    return origin.time_step is not None or origin.phase is Phase.BACKWARD or origin.operation in _PRODUCTS
+
+
+def _exploded(usual: float | None) -> Requirement:
+    """Whether gradients grew far beyond their level, or overflowed on a finite loss, where nothing clipped them."""
+
+    def shown(treated: Measured, controls: Sequence[Measured]) -> bool:
+        pairs = [pair for each in controls for pair in zip(each.trial.losses, each.trial.grad_norms, strict=False)]
+        norms = [norm for _, norm in pairs if math.isfinite(norm)]
+        level = usual or (norms[0] if norms else 0.0)
+        overflowed = any(math.isfinite(loss) and not math.isfinite(norm) for loss, norm in pairs)
+        return overflowed or any(norm >= EXPLOSION * level for norm in norms)
+
+    return shown

@@ -1,0 +1,52 @@
+"""A suspect: a cause, how much speaks for it before anything is tried, and what would prove it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nan_callbacks.diagnosis.evidence import Evidence
+from nan_callbacks.diagnosis.experiments import Experiment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hypothesis:
+    """One suspected cause.
+
+    Several treatments may turn one failure off: a lower learning rate, clipping, float64 and the removal of a sample
+    can all cure an overflow. The scores therefore fall from the deepest and most specific cause to the shallowest:
+    wrong data, a few guilty samples, data on the wrong scale, learning rate, exploding gradients, initialisation,
+    precision, the operation itself.
+    """
+
+    code: str
+    """Of the catalogue."""
+    score: float
+    """0 to 1; the order in which hypotheses are tried, and ranked where experiments leave them equal."""
+    because: tuple[str, ...] = ()
+    """Sentences of evidence, without a full stop."""
+    experiments: tuple[Experiment, ...] = ()
+    """Alternatives: each of them can confirm the hypothesis."""
+    observed: bool = False
+    """Whether the mechanism itself was seen (a traced operation, counted dead units), not inferred: then it remains
+    likely when no experiment can prove it."""
+
+
+EARLY = 20
+"""Accepted steps up to which a run counts as just begun: the guard's own ``warmup_steps``."""
+
+
+def is_early(evidence: Evidence) -> bool:
+    """Whether the run had hardly begun."""
+    return max(len(evidence.history.losses), len(evidence.history.grad_norms)) < EARLY
+
+
+def how_early(evidence: Evidence) -> str:
+    """In words, for a run that had hardly begun."""
+    made = len(evidence.history.losses)
+    return f"the run failed after {made} step{'' if made == 1 else 's'}" if made else "the first step failed"
+
+
+def batch_rows(evidence: Evidence) -> int:
+    """Rows of the failed batch, as far as its parts tell; 0 if unknown."""
+    shapes = [part.failed.shape for part in evidence.batch if part.failed.shape]
+    return shapes[0][0] if shapes else 0

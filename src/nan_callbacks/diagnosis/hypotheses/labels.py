@@ -1,0 +1,107 @@
+"""Suspicions against the targets: labels that do not exist, targets far off, labels that contradict their samples."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from nan_callbacks.core.sentences import number
+from nan_callbacks.core.statistics import median
+from nan_callbacks.diagnosis.diagnosis import describe_rows
+from nan_callbacks.diagnosis.evidence import BatchPart, Evidence, Role
+from nan_callbacks.diagnosis.experiments import Experiment, Requirement, another_batch, instead, without_rows
+from nan_callbacks.diagnosis.goal import Goal, Kind, Measured
+from nan_callbacks.diagnosis.hypotheses.data import accusation_of_rows
+from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis, batch_rows
+from nan_callbacks.diagnosis.origin import OriginKind
+
+CONTRADICTION = math.log(1000.0)
+"""Mean loss of the accused samples alone, in nats: the model gives their labels a probability under 1 in 1000."""
+
+_OUT_OF_RANGE = re.compile(
+    r"out of (bounds|range)|outside (of )?the valid range|n_classes|num_classes|must be in the (half-open )?interval"
+    r"|should be between 0 and 1|all elements of (input|target)|out of bounds for axis",
+    re.IGNORECASE,
+)
+"""What frameworks say when a class index or a probability is none."""
+
+
+def out_of_range(evidence: Evidence, goal: Goal) -> Hypothesis | None:
+    """DATA505: a class index that the model has no class for, a negative count, a probability above 1."""
+    if goal.kind in (Kind.DIVERGENCE, Kind.STALL):
+        return None
+    strange = [part for part in _targets(evidence) if part.is_integral and _leaves_its_range(part)]
+    origin = evidence.replay.origin if evidence.replay else None
+    raised = origin is not None and origin.kind is OriginKind.EXCEPTION and _OUT_OF_RANGE.search(origin.detail)
+    if not strange and not raised:
+        return None
+    because = [_range_sentence(part) for part in strange]
+    if raised and origin is not None:
+        because.append(f"the step raised: {origin.detail.rstrip('.')}")
+    rows = evidence.guilty_rows
+    experiments = (
+        *((instead(goal, clip_targets=True),) if strange else ()),
+        *without_rows(goal, rows, batch_rows(evidence)),
+        *((another_batch(goal),) if raised else ()),
+    )
+    return Hypothesis(
+        code="DATA505", score=0.97, because=tuple(because), experiments=experiments, observed=bool(raised)
+    )
+
+
+def wrong_labels(evidence: Evidence, goal: Goal) -> Hypothesis | None:
+    """DATA504: targets far outside of their usual range, or labels that contradict otherwise ordinary samples."""
+    far_off = accusation_of_rows("DATA504", 0.91, _targets(evidence), evidence, goal)
+    inputs_far_off = any(part.outlier_rows for part in evidence.batch if part.role is not Role.TARGET)
+    if far_off is not None:
+        # Where the inputs of the same samples are outliers too, the sample as a whole is wrong.
+        score = 0.89 if inputs_far_off else far_off.score
+        experiments = (*far_off.experiments, instead(goal, clip_targets=True))
+        return replace(far_off, score=score, experiments=experiments)
+    labels = [part for part in _targets(evidence) if part.is_integral]
+    rows = evidence.guilty_rows
+    total = batch_rows(evidence)
+    if goal.kind is not Kind.SPIKE or not rows or not labels or inputs_far_off or 2 * len(rows) > total:
+        return None
+    because = (f"{describe_rows(rows)} alone make the spike", "their inputs are as large as those of other samples")
+    accused = replace(goal.base, only_rows=rows)
+    experiments = tuple(
+        Experiment(treatment=each.treatment, controls=(*each.controls, accused), requires=_contradicted(evidence))
+        for each in without_rows(goal, rows, total)
+    )
+    return Hypothesis(code="DATA504", score=0.85, because=because, experiments=experiments)
+
+
+def _contradicted(evidence: Evidence) -> Requirement:
+    """Whether the model, right on the others, rules out the labels of the accused samples."""
+    usual = median(evidence.history.losses) if evidence.history.losses else None
+
+    def shown(treated: Measured, controls: Sequence[Measured]) -> bool:
+        accused, others = controls[-1].trial.losses, treated.trial.losses
+        if usual is None or not accused or not others:
+            return False
+        return accused[-1] > max(CONTRADICTION, 10.0 * usual) and others[-1] < 0.5 * accused[-1]
+
+    return shown
+
+
+def _targets(evidence: Evidence) -> list[BatchPart]:
+    return [part for part in evidence.batch if part.role is Role.TARGET]
+
+
+def _leaves_its_range(part: BatchPart) -> bool:
+    failed, recent = part.failed, part.recent
+    if recent is None or failed.minimum is None or failed.maximum is None:
+        return False
+    if recent.minimum is None or recent.maximum is None:
+        return False
+    return failed.minimum < recent.minimum or failed.maximum > recent.maximum
+
+
+def _range_sentence(part: BatchPart) -> str:
+    failed, recent = part.failed, part.recent
+    usual = f"{number(recent.minimum)} to {number(recent.maximum)}" if recent is not None else "unknown"
+    name = failed.name or part.role.value
+    return f"{name} reaches from {number(failed.minimum)} to {number(failed.maximum)}; recent batches: {usual}"

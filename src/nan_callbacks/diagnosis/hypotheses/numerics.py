@@ -1,0 +1,164 @@
+"""Suspicions against the operation itself: a formula at the edge of its domain or of the number format."""
+
+from __future__ import annotations
+
+import math
+
+from nan_callbacks.core.tensor_summary import TensorSummary
+from nan_callbacks.diagnosis.diagnosis import describe_rows
+from nan_callbacks.diagnosis.evidence import Evidence
+from nan_callbacks.diagnosis.experiments import Experiment, instead, without_rows
+from nan_callbacks.diagnosis.goal import Goal, Kind
+from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis, batch_rows
+from nan_callbacks.diagnosis.origin import Origin, OriginKind, Phase
+
+SMALLEST_NORMAL = {"float16": 6.1e-5, "bfloat16": 1.2e-38, "float32": 1.2e-38, "float64": 2.3e-308}
+"""Smallest normal numbers of the formats; the reciprocal of a smaller one may overflow."""
+
+NUDGE = 1e-6
+"""How far operands are kept from an edge: the order of the epsilons that float32 code adds by hand."""
+
+OVERFLOW, LOG_OF_ZERO, DIVISION, SINGULARITY, DOMAIN = "NAN110", "NAN111", "NAN112", "NAN113", "NAN114"
+
+_LOGARITHMS = {"log", "log1p", "xlogy", "logit", "lgamma", "digamma"}
+_DIVISIONS = {"divide", "reciprocal", "remainder", "rsqrt", "mean"}
+_ROOTS = {"sqrt", "cbrt", "norm", "std", "var"}
+_BOUNDED = {"acos", "asin", "atanh", "erfinv"}
+_GROWING = {
+    "exp", "expm1", "sinh", "cosh", "softplus", "power", "add", "subtract", "multiply", "sum", "matmul",
+    "convolution", "cast", "tan", "logsumexp",
+}  # fmt: skip
+_MATRICES = {"inverse": DIVISION, "determinant": DIVISION, "cholesky": DOMAIN, "decomposition": SINGULARITY}
+
+
+def numerics(evidence: Evidence, goal: Goal) -> Hypothesis | None:
+    """NAN110 to NAN114: what the traced operation and its operands say."""
+    origin = evidence.replay.origin if evidence.replay else None
+    if goal.kind is not Kind.NON_FINITE or origin is None or origin.kind is not OriginKind.OPERATION:
+        return None
+    code = code_of_origin(origin)
+    if code is None:
+        return None
+    rows = rows_to_blame(evidence)
+    because = [_mechanism(origin, code)]
+    if rows:
+        because.append(f"it happens in {describe_rows(rows)}")
+    return Hypothesis(
+        code=code, score=0.5, because=tuple(because), experiments=_experiments(evidence, goal, code), observed=True
+    )
+
+
+def code_of_origin(origin: Origin) -> str | None:
+    """The numerical cause that an operation and the ranges of its operands point to; None if they point to none."""
+    if origin.phase is Phase.OPTIMIZER or origin.custom_gradient:
+        return None
+    operands = [operand for operand in origin.operands if operand.name != "gradient"]
+    if origin.phase is Phase.BACKWARD:
+        return _backward(origin.operation, operands)
+    return _forward(origin.operation, operands, origin.result)
+
+
+def rows_to_blame(evidence: Evidence) -> tuple[int, ...]:
+    """Rows in which the operation failed: those that bisection found, or else those of the operation's result."""
+    origin = evidence.replay.origin if evidence.replay else None
+    return evidence.guilty_rows or ((origin.rows if origin is not None else None) or ())
+
+
+def _forward(operation: str, operands: list[TensorSummary], result: TensorSummary | None) -> str | None:
+    if operation in _LOGARITHMS:
+        return _logarithm(operation, operands)
+    if operation in _DIVISIONS:
+        return _division(operation, operands)
+    if operation in _ROOTS:
+        if operation in ("std", "var") and result is not None and result.nan and not _has_huge(operands):
+            return DIVISION  # n - 1 = 0: the spread of a single value
+        return DOMAIN if operation == "sqrt" and _lowest(operands) < 0 else OVERFLOW
+    if operation in _BOUNDED or operation == "acosh":
+        return DOMAIN
+    if operation in _MATRICES:
+        return DOMAIN if operation == "decomposition" else _MATRICES[operation]
+    if operation in ("softmax", "log_softmax"):
+        return DIVISION if any(operand.negative_inf for operand in operands) else OVERFLOW
+    if operation == "power":
+        return _power(operands, result)
+    return OVERFLOW if operation in _GROWING else None
+
+
+def _backward(operation: str, operands: list[TensorSummary]) -> str | None:
+    at_zero = any(operand.zeros for operand in operands)
+    if operation in _ROOTS or operation in _BOUNDED or operation in ("atan2", "acosh"):
+        return SINGULARITY
+    if operation in _LOGARITHMS or operation in _DIVISIONS:
+        # The forward value at zero was no origin, so it was not used: the trap of `where`. Its derivative is infinite
+        # all the same, and 0 * Inf is NaN.
+        near = LOG_OF_ZERO if operation in _LOGARITHMS else DIVISION
+        return SINGULARITY if at_zero or (operation in _LOGARITHMS and _lowest(operands) < 0) else near
+    if operation == "power":
+        return SINGULARITY if at_zero else OVERFLOW
+    if operation in _MATRICES:
+        return SINGULARITY if operation == "decomposition" else _MATRICES[operation]
+    return OVERFLOW if operation in _GROWING or operation in ("softmax", "log_softmax") else None
+
+
+def _logarithm(operation: str, operands: list[TensorSummary]) -> str:
+    inside = operands[-1:] if operation == "xlogy" else operands[:1]
+    edge = -1.0 if operation == "log1p" else 0.0
+    if operation == "logit":
+        return DOMAIN if _lowest(inside) < 0 or _highest(inside) > 1 else LOG_OF_ZERO
+    return DOMAIN if _lowest(inside) < edge else LOG_OF_ZERO
+
+
+def _division(operation: str, operands: list[TensorSummary]) -> str:
+    divisor = operands[-1:] if operation in ("divide", "remainder") else operands[:1]
+    if operation == "rsqrt" and _lowest(divisor) < 0:
+        return DOMAIN
+    if operation == "mean":
+        return DIVISION if any(0 in operand.shape for operand in operands) else OVERFLOW
+    small = any(
+        operand.zeros or (operand.smallest_magnitude or math.inf) < SMALLEST_NORMAL.get(operand.dtype, 1.2e-38)
+        for operand in divisor
+    )
+    tiny = any((operand.smallest_magnitude or math.inf) < 1e-12 for operand in divisor)
+    return DIVISION if small or tiny or not divisor else OVERFLOW
+
+
+def _power(operands: list[TensorSummary], result: TensorSummary | None) -> str:
+    if result is not None and result.nan:
+        return DOMAIN  # a negative base and a broken exponent
+    base, exponent = operands[:1], operands[1:2]
+    negative = not exponent or _lowest(exponent) < 0
+    return DIVISION if negative and any(operand.zeros for operand in base) else OVERFLOW
+
+
+def _experiments(evidence: Evidence, goal: Goal, code: str) -> tuple[Experiment, ...]:
+    """The samples at the edge are left out; the operand is kept off the edge; a wider format is used."""
+    rows = without_rows(goal, rows_to_blame(evidence), batch_rows(evidence))
+    nudged = () if code == OVERFLOW else (instead(goal, nudge=NUDGE),)
+    wider = (instead(goal, dtype="float64"),) if evidence.precision != "float64" else ()
+    return (*nudged, *rows, *wider)
+
+
+def _mechanism(origin: Origin, code: str) -> str:
+    place = "the derivative of " if origin.phase is Phase.BACKWARD else ""
+    operands = [operand for operand in origin.operands if operand.name != "gradient"]
+    ranges = " and ".join(operand.describe() for operand in operands[:3])
+    kinds = {
+        OVERFLOW: f"{place}{origin.operation} left the range of its number format",
+        LOG_OF_ZERO: f"{place}{origin.operation} met a zero",
+        DIVISION: f"{place}{origin.operation} divided by zero or next to it",
+        SINGULARITY: f"the derivative of {origin.operation} is infinite where its operand is",
+        DOMAIN: f"{place}{origin.operation} is not defined for its operand",
+    }
+    return kinds[code] + (f": {ranges}" if ranges else "")
+
+
+def _lowest(operands: list[TensorSummary]) -> float:
+    return min((operand.minimum for operand in operands if operand.minimum is not None), default=math.inf)
+
+
+def _highest(operands: list[TensorSummary]) -> float:
+    return max((operand.maximum for operand in operands if operand.maximum is not None), default=-math.inf)
+
+
+def _has_huge(operands: list[TensorSummary]) -> bool:
+    return any((operand.largest_magnitude or 0.0) > 1e18 for operand in operands)

@@ -1,0 +1,48 @@
+"""Suspicions against number formats, and against the optimizer's own arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from nan_callbacks.core.sentences import number
+from nan_callbacks.diagnosis.evidence import Evidence
+from nan_callbacks.diagnosis.experiments import LOWER_RATE, Experiment
+from nan_callbacks.diagnosis.goal import Goal, Kind
+from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis
+from nan_callbacks.diagnosis.origin import OriginKind, Phase
+
+HALF = {"float16": "65504", "bfloat16": "3.39e38"}
+"""Half-precision formats and their largest number."""
+
+
+def half_precision(evidence: Evidence, goal: Goal) -> Hypothesis | None:
+    """OPT604: a number that float32 holds easily is too large or too small for a half-precision format."""
+    if evidence.precision not in HALF or goal.kind in (Kind.DIVERGENCE, Kind.STALL):
+        return None
+    because = [f"the model computes in {evidence.precision}, which ends at {HALF[evidence.precision]}"]
+    origin = evidence.replay.origin if evidence.replay else None
+    for operand in origin.operands if origin is not None else ():
+        if operand.dtype in HALF and operand.largest_magnitude is not None:
+            because.append(f"{operand.name or 'an operand'} reaches {number(operand.largest_magnitude)}")
+    treatment = replace(goal.base, dtype="float32")
+    experiment = Experiment(treatment=treatment, controls=(goal.base,))
+    return Hypothesis(code="OPT604", score=0.55, because=tuple(because), experiments=(experiment,))
+
+
+def made_by_optimizer(evidence: Evidence, goal: Goal) -> Hypothesis | None:
+    """OPT605: finite gradients went into the optimizer, non-finite parameters came out."""
+    origin = evidence.replay.origin if evidence.replay else None
+    by_replay = origin is not None and (origin.phase is Phase.OPTIMIZER or origin.kind is OriginKind.PARAMETERS)
+    by_code = any(finding.code == "NAN103" for finding in evidence.findings)
+    if goal.kind is not Kind.NON_FINITE or not (by_replay or by_code or evidence.seen.non_finite_parameters):
+        return None
+    because = [f"{evidence.optimizer or 'the optimizer'} made non-finite parameters from finite gradients"]
+    if evidence.optimizer_epsilon is not None and evidence.precision in HALF:
+        because.append(f"its epsilon is {number(evidence.optimizer_epsilon)}, the precision {evidence.precision}")
+    # A smaller step must not help: otherwise the step was too long, and the learning rate is to blame.
+    shorter = replace(goal.base, lr_factor=LOWER_RATE)
+    wider = "float32" if evidence.precision in HALF else "float64"
+    experiment = Experiment(treatment=replace(goal.base, dtype=wider), controls=(goal.base, shorter))
+    return Hypothesis(
+        code="OPT605", score=0.95, because=tuple(because), experiments=(experiment,), observed=bool(by_replay)
+    )

@@ -1,0 +1,238 @@
+"""The rules of the game, whatever the laboratory answers: budget, honesty, order."""
+
+import math
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nan_callbacks.core.finding import Action, Finding, Severity
+from nan_callbacks.core.observation import StepObservation
+from nan_callbacks.core.tensor_summary import TensorSummary
+from nan_callbacks.diagnosis.bench import Bench, Budget, Result
+from nan_callbacks.diagnosis.diagnose import diagnose
+from nan_callbacks.diagnosis.diagnosis import Confidence, Diagnosis
+from nan_callbacks.diagnosis.evidence import BatchPart, Evidence, History, LayerEvidence, Role
+from nan_callbacks.diagnosis.experiments import Experiment, without_rows
+from nan_callbacks.diagnosis.goal import goal_of
+from nan_callbacks.diagnosis.hypotheses import hypothesise
+from nan_callbacks.diagnosis.lab import Start, Trial, Variation
+from nan_callbacks.diagnosis.origin import Origin, OriginKind, Phase, ReplayResult
+
+
+class ScriptedLab:
+    """Answers as it is told."""
+
+    rows = 16
+
+    def __init__(self, answer, step_seconds: float = 0.0) -> None:
+        self.answer, self.step_seconds, self.ran = answer, step_seconds, []
+
+    def replay(self) -> ReplayResult:
+        return ReplayResult()
+
+    def run(self, variation: Variation) -> Trial:
+        self.ran.append(variation)
+        return self.answer(variation)
+
+
+def trial(variation: Variation, *, broken: bool) -> Trial:
+    losses = (math.nan if broken else 1.0,) * max(1, variation.steps)
+    return Trial(variation=variation, losses=losses, grad_norms=losses)
+
+
+def seen(**about) -> StepObservation:
+    return StepObservation(**{"step": 100, "loss": math.nan, "grad_norm": math.nan, **about})
+
+
+def broken_rows(*rows: int) -> Evidence:
+    part = BatchPart(
+        role=Role.INPUT, failed=TensorSummary(name="input", shape=(16, 3), dtype="float32"), outlier_rows=rows,
+        outlier_ratio=1e3,
+    )  # fmt: skip
+    return Evidence(seen=seen(), batch=(part,), history=History(losses=(1.0,) * 50), framework="lightning")
+
+
+def test_a_treatment_that_helps_while_its_control_helps_as_well_proves_nothing():
+    lab = ScriptedLab(lambda variation: trial(variation, broken=not variation.without_rows))
+    found = diagnose(broken_rows(3), lab)
+    assert [(verdict.code, verdict.confidence) for verdict in found.verdicts] == [("DATA503", Confidence.POSSIBLE)]
+
+
+def test_a_treatment_that_does_not_help_refutes():
+    found = diagnose(broken_rows(3), ScriptedLab(lambda variation: trial(variation, broken=True)))
+    assert found.cause is None
+    assert "no cause of the catalogue fits" in found.describe()
+
+
+def test_a_treatment_that_helps_alone_confirms():
+    lab = ScriptedLab(lambda variation: trial(variation, broken=3 not in variation.without_rows))
+    found = diagnose(broken_rows(3), lab)
+    assert found.cause is not None
+    assert (found.cause.code, found.cause.confidence) == ("DATA503", Confidence.CONFIRMED)
+    assert len(found.verdicts) == 1
+    paragraph = found.describe()
+    assert "without sample 3: finite" in paragraph
+    assert "the same step again: still non-finite" in paragraph
+    assert "outlier samples (DATA503, confirmed)" in paragraph
+    assert "torch.clamp" in paragraph
+
+
+def test_what_the_laboratory_cannot_do_proves_nothing():
+    lab = ScriptedLab(
+        lambda variation: (
+            Trial(variation=variation, supported=False, note="no rows")
+            if variation.without_rows
+            else trial(variation, broken=True)
+        )
+    )
+    found = diagnose(broken_rows(3), lab)
+    assert found.cause is not None
+    assert (found.cause.code, found.cause.confidence) == ("DATA503", Confidence.LIKELY)
+    assert "not possible here (no rows)" in found.describe()
+
+
+def test_steps_and_seconds_are_kept_within_the_budget():
+    lab = ScriptedLab(lambda variation: trial(variation, broken=True))
+    found = diagnose(broken_rows(3), lab, Budget(steps=2))
+    assert found.steps_spent == len(lab.ran) == 2
+    assert "budget" in found.note
+    slow = ScriptedLab(lambda variation: trial(variation, broken=True), step_seconds=100.0)
+    assert diagnose(broken_rows(3), slow, Budget(seconds=30.0)).steps_spent == 0
+    assert slow.ran == []
+
+
+def test_no_trial_is_made_twice():
+    lab = ScriptedLab(lambda variation: trial(variation, broken=True))
+    diagnose(broken_rows(3), lab)
+    assert len(set(lab.ran)) == len(lab.ran)
+
+
+def test_a_laboratory_that_cannot_nudge_is_never_asked_to():
+    origin = Origin(kind=OriginKind.OPERATION, operation="sqrt", phase=Phase.BACKWARD)
+    evidence = Evidence(seen=seen(), replay=ReplayResult(origin=origin, reproduced=True))
+    lab = ScriptedLab(lambda variation: trial(variation, broken=True))
+    found = diagnose(evidence, lab)
+    assert all(variation.nudge is None for variation in lab.ran)
+    assert found.cause is not None
+    assert (found.cause.code, found.cause.confidence) == ("NAN113", Confidence.LIKELY)
+
+
+def test_the_control_leaves_out_as_many_other_rows():
+    goal = goal_of(Evidence(seen=seen()))
+    (experiment,) = without_rows(goal, (2, 5), 16)
+    control = experiment.controls[-1].without_rows
+    assert experiment.treatment.without_rows == (2, 5)
+    assert len(control) == 2
+    assert not {2, 5} & set(control)
+    assert without_rows(goal, tuple(range(16)), 16) == ()
+
+
+def test_a_failure_that_does_not_come_back_in_a_control_cannot_be_turned_off():
+    lab = ScriptedLab(lambda variation: trial(variation, broken=False))
+    bench = Bench(lab, goal_of(Evidence(seen=seen())), Budget())
+    experiment = Experiment(treatment=Variation(lr_factor=0.1), controls=(Variation(),))
+    assert bench.test(experiment) is Result.UNSPECIFIC
+    assert lab.ran == [Variation()]
+
+
+def test_parameters_broken_before_are_looked_into_from_the_last_good_state():
+    base = goal_of(Evidence(seen=seen(non_finite_parameters=2))).base
+    assert (base.start, base.steps) == (Start.SNAPSHOT, 12)
+
+
+def test_a_known_issue_is_named_but_never_confirmed():
+    evidence = Evidence(seen=seen(), known_issues=("pytorch-1",), history=History(losses=(1.0,) * 50))
+    found = diagnose(evidence, ScriptedLab(lambda variation: trial(variation, broken=True)))
+    assert [(verdict.code, verdict.confidence) for verdict in found.verdicts] == [("ENV701", Confidence.POSSIBLE)]
+
+
+def test_a_gradient_that_vanishes_is_likely_by_what_was_measured():
+    layers = tuple(
+        LayerEvidence(name=f"dense_{index}", kind="sigmoid", grad_norm=10.0 ** (index - 9)) for index in range(10)
+    )
+    evidence = Evidence(seen=seen(loss=1.0, grad_norm=1.0), layers=layers)
+    found = diagnose(evidence, ScriptedLab(lambda variation: trial(variation, broken=False)))
+    assert found.cause is not None
+    assert (found.cause.code, found.cause.confidence) == ("GRAD202", Confidence.LIKELY)
+
+
+numbers = st.sampled_from([0.0, 1e-3, 1.0, 50.0, 1e30, math.nan, math.inf, -1.0])
+origins = st.builds(
+    Origin,
+    kind=st.sampled_from(OriginKind),
+    operation=st.sampled_from(["log", "divide", "exp", "sqrt", "matmul", "power", "strange"]),
+    phase=st.sampled_from(Phase),
+    operands=st.lists(
+        st.builds(TensorSummary.of, st.lists(numbers, max_size=3)), max_size=2
+    ).map(tuple),
+    rows=st.sampled_from([None, (), (0,), (1, 2)]),
+    custom_gradient=st.booleans(),
+    module_is_custom=st.booleans(),
+    detail=st.sampled_from(["", "Target 10 is out of bounds."]),
+)  # fmt: skip
+parts = st.builds(
+    BatchPart,
+    role=st.sampled_from(Role),
+    failed=st.builds(TensorSummary.of, st.lists(st.lists(numbers, min_size=3, max_size=3), min_size=4, max_size=4)),
+    recent=st.sampled_from([None, TensorSummary.of([[0.0, 1.0]])]),
+    mean=st.sampled_from([None, 0.0, 500.0]),
+    std=st.sampled_from([None, 1.0, 500.0]),
+    outlier_rows=st.sampled_from([(), (1,), (0, 1, 2, 3)]),
+    outlier_ratio=st.sampled_from([1.0, 1e3]),
+    is_integral=st.booleans(),
+)
+findings = st.sampled_from(["NAN101", "NAN103", "GRAD201", "LOSS401", "LOSS402", "ACT301", "OPT603", "ACT302"]).map(
+    lambda code: Finding(
+        code=code, title="", step=1, epoch=0, batch_index=1, severity=Severity.ERROR, action=Action.SKIP_STEP,
+        quantity="loss", limit=2.0,
+    )
+)  # fmt: skip
+evidences = st.builds(
+    Evidence,
+    seen=st.builds(StepObservation, step=st.just(3), loss=numbers, grad_norm=numbers, learning_rates=st.just((0.1,))),
+    findings=st.lists(findings, max_size=2).map(tuple),
+    replay=st.none() | st.builds(ReplayResult, origin=st.none() | origins, reproduced=st.booleans()),
+    batch=st.lists(parts, max_size=2).map(tuple),
+    guilty_rows=st.sampled_from([(), (1,), (0, 1, 2, 3)]),
+    history=st.builds(
+        History,
+        losses=st.lists(st.floats(-1, 10), max_size=80).map(tuple),
+        grad_norms=st.lists(st.floats(0, 100), max_size=40).map(tuple),
+        param_norms=st.lists(st.floats(0, 100), max_size=5).map(tuple),
+    ),
+    precision=st.sampled_from(["float32", "float16"]),
+    recurrent=st.booleans(),
+    known_issues=st.sampled_from([(), ("x",)]),
+    framework=st.sampled_from(["", "keras", "lightning"]),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(evidence=evidences, seed=st.randoms(use_true_random=False))
+def test_whatever_is_known_and_whatever_trials_say_confirmed_means_treated_and_controlled(evidence: Evidence, seed):
+    def answer(variation: Variation) -> Trial:
+        steps = max(1, variation.steps)
+        losses = tuple(seed.choice([1.0, 0.1, 5.0, math.nan]) for _ in range(steps))
+        return Trial(variation=variation, losses=losses, grad_norms=losses, supported=seed.random() > 0.1)
+
+    found = diagnose(evidence, ScriptedLab(answer))
+
+    assert found.steps_spent <= 60
+    assert Diagnosis.from_dict(found.to_dict()) == found
+    assert found.describe()
+    order = [list(Confidence).index(verdict.confidence) for verdict in found.verdicts]
+    assert order == sorted(order)
+    for verdict in found.verdicts:
+        if verdict.confidence is Confidence.CONFIRMED and verdict.code != "ENV702":
+            assert [trial.failed for trial in verdict.trials if trial.control].count(True) >= 1
+            assert all(trial.failed for trial in verdict.trials if trial.control)
+            assert any(trial.failed is False for trial in verdict.trials if not trial.control)
+
+
+@settings(max_examples=100, deadline=None)
+@given(evidence=evidences)
+def test_rules_are_pure_and_ranked(evidence: Evidence):
+    first, second = hypothesise(evidence), hypothesise(evidence)
+    assert [each.code for each in first] == [each.code for each in second]
+    assert [each.score for each in first] == sorted((each.score for each in first), reverse=True)
+    assert all(0 < each.score <= 1 for each in first)
