@@ -58,5 +58,5 @@ def test_a_folder_that_holds_no_step_says_so(tmp_path):
     with pytest.raises(NaNCallbacksError, match="cannot be read"):
         read_step(tmp_path)
     (tmp_path / "step.json").write_text('{"layout": 99}', encoding="utf-8")
-    with pytest.raises(NaNCallbacksError, match="expected a saved step of layout 1 .* received 99"):
+    with pytest.raises(NaNCallbacksError, match=r"expected a saved step of layout 1 .* received 99"):
         read_step(tmp_path)

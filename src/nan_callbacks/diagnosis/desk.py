@@ -89,13 +89,23 @@ class Desk:
         journal: Where diagnoses are written and said.
         strict: Whether an error of the diagnosis is raised; otherwise it is reported once and no more are made.
         rank: Rank of the process.
+        verbose: Whether a rank other than zero, whose journal is silent, says its diagnoses through the log.
     """
 
-    def __init__(self, settings: DeskSettings, journal: Journal, *, strict: bool = False, rank: int = 0) -> None:
+    def __init__(
+        self,
+        settings: DeskSettings,
+        journal: Journal,
+        *,
+        strict: bool = False,
+        rank: int = 0,
+        verbose: bool = True,
+    ) -> None:
         self.settings = settings
         self._journal = journal
         self._strict = strict
         self._rank = rank
+        self._verbose = verbose
         self._incidents: list[Incident] = []
         self._counts: Counter[str] = Counter()
         self._examined: dict[str, tuple[int, Diagnosis]] = {}
@@ -194,7 +204,7 @@ class Desk:
         finally:
             self._spend(time.perf_counter() - began)
         self._journal.record([self._event(event, diagnosis)])
-        if self._rank:  # only rank 0 has a voice, and this one alone knows
+        if self._rank and self._verbose:  # only rank 0 has a voice, and this one alone knows
             LOGGER.warning("NaNGuard (rank %d): %s\n%s", self._rank, event.get("message"), diagnosis.describe())
         return diagnosis
 

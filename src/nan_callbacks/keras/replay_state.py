@@ -1,0 +1,41 @@
+"""What a replay must not change: variables, and the random streams of Python and numpy."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from nan_callbacks.keras.model_parts import global_seed, optimizers_of, unique
+
+
+def all_variables(model: Any) -> list[Any]:
+    """Every Keras variable that a step of a model may write."""
+    moments = [variable for optimizer in optimizers_of(model) for variable in optimizer.variables]
+    return unique([*model.variables, *moments, *model.metrics_variables, *global_seed()])
+
+
+@contextmanager
+def python_streams_kept() -> Iterator[None]:
+    """Python's and numpy's global random streams stand after the block where they stood before."""
+    before = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])  # noqa: NPY002
+
+
+@contextmanager
+def layer_losses_kept(model: Any) -> Iterator[None]:
+    """Losses that layers have added stay those of the last real step."""
+    layers = [layer for layer in model._flatten_layers(include_self=True, recursive=True) if hasattr(layer, "_losses")]
+    before = [list(layer._losses) for layer in layers]
+    try:
+        yield
+    finally:
+        for layer, losses in zip(layers, before, strict=True):
+            layer._losses[:] = losses
