@@ -1,8 +1,9 @@
-"""The command line: ``nan-callbacks demo | events | check-env``."""
+"""The command line: ``nan-callbacks demo | events | explain | replay | check-env``."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import platform
 import sys
@@ -18,6 +19,8 @@ from nan_callbacks.demo.arm import Recipe
 from nan_callbacks.demo.faults import FAULTS
 from nan_callbacks.demo.frameworks import FRAMEWORKS, KERAS, choose
 from nan_callbacks.demo.run import run_demo
+from nan_callbacks.diagnosis.catalogue import catalogue
+from nan_callbacks.diagnosis.catalogue.explanation import explanation
 from nan_callbacks.errors import NaNCallbacksError
 
 FAILURE = 2
@@ -64,6 +67,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_demo(commands)
     _add_events(commands)
+    _add_replay(commands)
+    _add_explain(commands)
     environment = commands.add_parser("check-env", help="list the versions of what the guard works with")
     environment.set_defaults(run=_check_env)
     return parser
@@ -112,6 +117,75 @@ def _add_events(commands: Any) -> None:
     events.add_argument("--json", action="store_true", help="print the records, one JSON object a line")
     events.add_argument("--code", help="only events with this code, for example NAN101")
     events.set_defaults(run=_events)
+
+
+def _add_explain(commands: Any) -> None:
+    explain = commands.add_parser("explain", help="say what a code means and what to do about it")
+    explain.add_argument("code", help="for example NAN111")
+    explain.set_defaults(run=_explain)
+
+
+def _explain(options: argparse.Namespace) -> int:
+    known = catalogue().get(options.code.upper())
+    if known is None:
+        raise NaNCallbacksError(f"there is no code {options.code!r}; the codes are {', '.join(catalogue())}.")
+    print(explanation(known))
+    return 0
+
+
+def _add_replay(commands: Any) -> None:
+    replay = commands.add_parser(
+        "replay",
+        help="examine a saved step again",
+        description="Run a step that NaNGuard(save_batch=...) or diagnose_step(save_batch=...) wrote down once more, "
+        "and say why it failed.",
+    )
+    replay.add_argument("folder", type=Path, help="the folder of the saved step")
+    replay.add_argument(
+        "--model",
+        required=True,
+        metavar="PKG:FACTORY",
+        help="a function or class that makes the model",
+    )
+    replay.add_argument(
+        "--loss", metavar="PKG:FUNCTION", help="the loss of a plain torch module, called with the module and the batch"
+    )
+    replay.add_argument("--json", action="store_true", help="print the diagnosis as a JSON object")
+    replay.set_defaults(run=_replay)
+
+
+def _replay(options: argparse.Namespace) -> int:
+    from nan_callbacks.step_diagnosis import replay_saved
+
+    extra = {} if options.loss is None else {"loss": _named_object(options.loss)}
+    step, diagnosis = replay_saved(options.folder, _named_object(options.model)(), **extra)
+    if options.json:
+        print(to_json_line(diagnosis.to_dict()))
+        return 0
+    if step.facts.get("message"):
+        print(step.facts["message"])
+    for part in step.left_out:
+        print(f"left out when the step was saved: {part}")
+    print(diagnosis.describe())
+    return 0
+
+
+def _named_object(text: str) -> Any:
+    """What ``package.module:name`` names; the present folder is searched as well."""
+    module_name, colon, name = text.partition(":")
+    if not (colon and module_name and name):
+        raise NaNCallbacksError(f"expected PACKAGE.MODULE:NAME, received {text!r}; such as my_project.model:build.")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        found: Any = importlib.import_module(module_name)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise NaNCallbacksError(f"{text} cannot be imported: {error}") from error
+    if not callable(found):
+        raise NaNCallbacksError(f"expected a function or class at {text}, received {type(found).__name__}.")
+    return found
 
 
 def _demo(options: argparse.Namespace) -> int:

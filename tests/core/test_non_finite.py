@@ -206,3 +206,28 @@ def test_rollbacks_that_did_not_cure_a_non_finite_loss_leave_the_learning_rate_a
     assert min(decision.lr_scale for decision in decisions) < 1.0
     assert decisions[-1].action is Action.OBSERVE
     assert decisions[-1].lr_scale == 1.0
+
+
+def test_single_non_finite_losses_leave_a_cut_of_the_learning_rate_when_they_are_only_observed():
+    run = SimulatedRun(on_non_finite="observe")
+    run.healthy(120)
+    assert run.actions(3, grad_norm=1e6)[-1] is ROLLBACK
+    assert run.monitor.lr_scale == 0.5
+
+    for _ in range(3):
+        run.healthy(5)
+        assert run.attempt(loss=math.nan).action is OBSERVE
+
+    assert run.codes[-3:] == ["NAN102"] * 3
+    assert run.monitor.lr_scale == 0.5
+
+
+def test_a_standing_non_finite_loss_takes_the_cut_back():
+    run = SimulatedRun()
+    run.healthy(120)
+    run.actions(6, loss=math.nan)
+    assert run.monitor.lr_scale < 1.0
+
+    run.actions(40, loss=math.nan)
+
+    assert run.monitor.lr_scale == 1.0

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from nan_callbacks.core import GuardConfig
+from nan_callbacks.diagnosis.desk import DeskSettings
 from nan_callbacks.errors import ConfigurationError, NaNCallbacksError
 from nan_callbacks.lightning import NaNGuard
 
 PARAMETERS = inspect.signature(NaNGuard).parameters
-OF_THIS_ADAPTER = {"events_path", "log_every_n_steps", "checkpoint_snapshots", "verbose", "strict"}
+OF_DIAGNOSES = {field.name for field in fields(DeskSettings)}
+OF_THIS_ADAPTER = {"events_path", "log_every_n_steps", "checkpoint_snapshots", "verbose", "strict", *OF_DIAGNOSES}
 DIFFERENT: dict[str, Any] = {
     "on_non_finite": "stop",
     "on_spike": "observe",
@@ -41,6 +43,13 @@ def test_the_signature_has_every_setting_of_the_core_with_its_default_and_type()
     for field in fields(GuardConfig):
         assert PARAMETERS[field.name].default == field.default, field.name
         assert hints[field.name] == core_hints[field.name], field.name
+
+
+def test_the_signature_has_every_setting_of_the_desk_with_its_default():
+    settings = DeskSettings(diagnose="first", diagnose_budget_s=5.0, on_incident=print, save_batch="folder")
+    for field in fields(DeskSettings):
+        assert PARAMETERS[field.name].default == field.default, field.name
+    assert NaNGuard(**vars(settings)).diagnoses == settings
 
 
 def test_every_argument_is_keyword_only_and_documented():
@@ -88,6 +97,10 @@ WRONG = [
     *[("events_path", value) for value in (3, True, ["events.jsonl"])],
     *[("log_every_n_steps", value) for value in (0, -1, 2.5, True, "50")],
     *[("checkpoint_snapshots", value) for value in ("sometimes", None, True)],
+    *[("diagnose", value) for value in ("always", None, True)],
+    *[("diagnose_budget_s", value) for value in (0, -1.0, float("nan"), float("inf"), "60", None, True)],
+    *[("on_incident", value) for value in ("print", 3)],
+    *[("save_batch", value) for value in (3, True, __file__.encode())],
     *[("verbose", value) for value in ("yes", None, 2)],
     *[("strict", value) for value in ("no", None)],
 ]  # fmt: skip

@@ -43,7 +43,7 @@ class RememberingBar(ProgressBar):
 
 def test_messages_go_through_the_print_of_the_progress_bar(caplog: pytest.LogCaptureFixture):
     bar = RememberingBar()
-    fit(NaNGuard(), bar, enable_progress_bar=True)
+    fit(NaNGuard(diagnose="never"), bar, enable_progress_bar=True)
 
     assert len(bar.lines) == 2
     assert bar.lines[0].startswith(SKIPPED)
@@ -63,7 +63,7 @@ def test_the_bars_of_lightning_show_the_messages(bar: type[ProgressBar], capfd: 
 
 
 def test_without_a_bar_messages_go_to_the_logger_of_the_package(caplog: pytest.LogCaptureFixture):
-    fit(NaNGuard())
+    fit(NaNGuard(diagnose="never"))
 
     said = [record for record in caplog.records if record.name == "nan_callbacks"]
     assert [record.levelno for record in said] == [logging.WARNING, logging.WARNING]
@@ -90,7 +90,7 @@ def test_a_disabled_bar_is_not_used(caplog: pytest.LogCaptureFixture):
 
 def test_the_events_file_holds_one_strict_json_object_per_line(tmp_path: Path):
     path = tmp_path / "logs" / "events.jsonl"
-    guard = quiet_guard(events_path=path)
+    guard = quiet_guard(events_path=path, diagnose="never")
     fit(guard, spoiled=(2, 4))
 
     def refuse(constant: str) -> None:
@@ -107,7 +107,7 @@ def test_the_events_file_holds_one_strict_json_object_per_line(tmp_path: Path):
 
 
 def test_a_second_fit_appends_to_the_events_file(tmp_path: Path):
-    guard = quiet_guard(events_path=str(tmp_path / "events.jsonl"))
+    guard = quiet_guard(events_path=str(tmp_path / "events.jsonl"), diagnose="never")
     fit(guard)
     fit(guard)
 
@@ -122,7 +122,7 @@ def test_a_fit_that_breaks_off_closes_its_record(tmp_path: Path):
                 raise KeyError("a bug of the user")
             return super().training_step(batch, batch_idx)
 
-    guard = quiet_guard(events_path=tmp_path / "events.jsonl")
+    guard = quiet_guard(events_path=tmp_path / "events.jsonl", diagnose="never")
     with pytest.raises(KeyError, match="a bug of the user"):
         make_trainer(guard).fit(Breaks(), make_batches(6, spoiled=[2]))
 

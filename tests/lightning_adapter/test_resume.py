@@ -95,8 +95,9 @@ def run(batches: Batches, *callbacks: Any, epochs: int = 4, **arguments: Any) ->
 
 
 def facts(*guards: NaNGuard) -> list[tuple[Any, ...]]:
-    """What happened, without times and closing summaries."""
-    records = [event for guard in guards for event in guard.events if event["event"] != "summary"]
+    """What happened and what was done, without times, closing summaries and explanations."""
+    left_out = ("summary", "diagnosis")
+    records = [event for guard in guards for event in guard.events if event["event"] not in left_out]
     return [tuple(repr(event.get(name)) for name in FACTS) for event in records]
 
 
@@ -178,7 +179,7 @@ def test_the_default_load_of_weights_only_reads_the_state(tmp_path: Path):
     trainer.save_checkpoint(tmp_path / "saved.ckpt")
 
     state = torch.load(tmp_path / "saved.ckpt", weights_only=True)["callbacks"][KEY]
-    assert set(state) == {"version", "monitor", "journal", "learning_rate", "snapshots"}
+    assert set(state) == {"version", "monitor", "journal", "desk", "history", "learning_rate", "snapshots"}
 
 
 def plain(value: Any) -> bool:

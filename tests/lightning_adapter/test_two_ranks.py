@@ -74,6 +74,22 @@ def test_both_ranks_roll_back_together(ranks):
         assert all(bool(torch.isfinite(value).all()) for value in rank["rollback"]["state"]["parameters"].values())
 
 
+CAUSES = {
+    "nan": "DATA501",
+    "nan-at-the-start": "DATA501",
+    "spike": "DATA503",
+    "backward-nan": "NAN113",
+    "nan-accumulating": "DATA501",
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_only_the_rank_whose_batch_failed_says_why(ranks, case):
+    zero, one = (rank[case]["diagnosed"] for rank in ranks)
+    assert one == [CAUSES[case]]
+    assert zero == []
+
+
 def test_the_ranks_do_train_on_different_data(ranks):
     zero, one = (rank["nan reference"]["state"]["buffers"]["seen"] for rank in ranks)
     assert not torch.equal(zero, one)

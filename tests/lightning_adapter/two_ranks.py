@@ -58,10 +58,13 @@ def train(rank: int, batches: list[Batch], *, guarded: bool, **options: Any) -> 
 
 def outcome(run: Run) -> dict[str, Any]:
     """What is compared, as plain containers."""
-    events = run.guard.events if run.guard else []
+    events = [event for event in (run.guard.events if run.guard else []) if event["event"] != "diagnosis"]
     return {
         "state": run.state,
         "summary": run.guard.summary if run.guard else None,
+        "diagnosed": [
+            each.diagnosis.cause.code for each in (run.guard.incidents if run.guard else ()) if each.diagnosis
+        ],
         "events": [(event["event"], event.get("step"), event.get("code")) for event in events],
     }
 

@@ -100,6 +100,15 @@ def test_either_import_name_of_lightning_is_enough(missing: str):
     assert import_without("nan_callbacks.lightning", missing) == "imported"
 
 
+def test_the_keras_room_names_the_extra_when_keras_is_missing():
+    message = import_without("nan_callbacks.keras", "keras")
+
+    assert message == (
+        'nan_callbacks.keras needs keras, which is not installed. Run: pip install "nan-callbacks[keras]"'
+    )
+    assert "keras" in project_table()["project"]["optional-dependencies"]
+
+
 def test_a_blocked_package_cannot_be_imported():
     with pytest.raises(AssertionError, match="No module named 'numpy'"):
         import_without("numpy", "numpy")

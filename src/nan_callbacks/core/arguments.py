@@ -9,7 +9,9 @@ from typing import Any
 from nan_callbacks.errors import ConfigurationError
 
 
-def check_arguments(events_path: Any, log_every_n_steps: Any, **switches: Any) -> None:
+def check_arguments(
+    events_path: Any, log_every_n_steps: Any, *, checkpoint_snapshots: Any = "auto", **switches: Any
+) -> None:
     """Check them.
 
     Raises:
@@ -23,6 +25,13 @@ def check_arguments(events_path: Any, log_every_n_steps: Any, **switches: Any) -
     if events_path is not None and (not isinstance(events_path, str | os.PathLike) or Path(events_path).is_dir()):
         remedy = "Such as 'logs/events.jsonl'; None writes no file."
         raise ConfigurationError.of("events_path", "the path of a file or None", events_path, remedy)
+    if checkpoint_snapshots not in ("auto", "always", "never"):
+        raise ConfigurationError.of(
+            "checkpoint_snapshots",
+            "one of 'auto', 'always', 'never'",
+            checkpoint_snapshots,
+            "Choose one of these words.",
+        )
     for name, value in switches.items():
         if not isinstance(value, bool):
             raise ConfigurationError.of(name, "True or False", value, "Choose one of the two.")

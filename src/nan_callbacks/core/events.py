@@ -160,7 +160,7 @@ def _encode(value: Any) -> Any:
 
 def _decode(key: str, value: Any) -> Any:
     # Only keys that hold numbers: a reason that happens to read "NaN" stays text.
-    if key in ("reason", "message", "title", "detail", "where", "event", "code", "also", "action"):
+    if key in ("reason", "message", "title", "detail", "where", "event", "code", "also", "action", "paragraph"):
         return value
     if isinstance(value, str):
         return _NON_FINITE.get(value, value)

@@ -93,7 +93,7 @@ class Policy:
             self._rollbacks = 0
             self.learning_rate.confirm()
         recovered = self.learning_rate.clean_step()
-        if any(finding.code == "NAN102" for finding in findings):
+        if any(finding.code == "NAN102" and finding.standing for finding in findings):
             self.learning_rate.undo()  # rollbacks did not help: the loss value is broken and not the training
         if not findings and not suspicious:
             self.ledger.clean_step()

@@ -79,6 +79,10 @@ def _stop(event: dict[str, Any]) -> str:
     return f"stopped: {event['reason']}{after}"
 
 
+def _diagnosis(event: dict[str, Any]) -> str:
+    return f"diagnosis of {event.get('about') or 'the step'}\n{event.get('paragraph', '')}"
+
+
 def _plain(event: dict[str, Any]) -> str:
     return str(event.get("message") or event.get("event"))
 
@@ -90,4 +94,5 @@ _SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {
     "level_accepted": _level_accepted,
     "lr_recovered": lambda event: "learning rate back on its schedule",
     "stop": _stop,
+    "diagnosis": _diagnosis,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -10,12 +11,16 @@ from typing import Any, Literal
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nan_callbacks.core import GuardConfig, Monitor
+from nan_callbacks.core import GuardConfig, Monitor, StepObservation
 from nan_callbacks.core.arguments import check_arguments
 from nan_callbacks.core.events import Event
 from nan_callbacks.core.journal import Journal
-from nan_callbacks.errors import ConfigurationError
+from nan_callbacks.diagnosis.desk import Desk, DeskSettings
+from nan_callbacks.diagnosis.diagnosis import Diagnosis
+from nan_callbacks.diagnosis.incident import Incident
+from nan_callbacks.errors import NaNCallbacksError
 from nan_callbacks.fail_open import fails_open
+from nan_callbacks.lightning.examiner import Examination, about
 from nan_callbacks.lightning.hooks import TrainerHooks
 from nan_callbacks.lightning.namespace import CALLBACK_BASES
 from nan_callbacks.lightning.session import GuardSession
@@ -55,6 +60,14 @@ class NaNGuard(*CALLBACK_BASES):  # type: ignore[misc]
         log_every_n_steps: Steps between values sent to the loggers; None: as the trainer does.
         checkpoint_snapshots: Whether snapshots travel in checkpoints, so that a resumed run can roll back beyond the
             resume: ``auto`` up to 256 MiB, ``always``, ``never``. Those of a sharded model never do.
+        diagnose: Which incidents are examined: ``on_incident`` those of a new kind, ``first`` only the first of a fit,
+            ``never`` none. The first incident of a code is examined in full: up to 60 steps on copies of the state.
+            Then the second, fourth, eighth … are replayed (a few steps each), and examined if they began elsewhere.
+        diagnose_budget_s: Seconds that all examinations of a fit may take together. With several processes the others
+            wait meanwhile, so stay well below the timeout of the process group.
+        on_incident: Called with every :class:`nan_callbacks.diagnosis.incident.Incident` of this process.
+        save_batch: Folder into which the batch and the weights of every examined incident are written, for
+            ``nan-callbacks replay``; None saves nothing.
         verbose: Whether incidents and actions are printed.
         strict: Whether an error inside the guard is raised. Otherwise it is reported once and the guard steps aside.
 
@@ -87,6 +100,10 @@ class NaNGuard(*CALLBACK_BASES):  # type: ignore[misc]
         events_path: str | os.PathLike[str] | None = None,
         log_every_n_steps: int | None = None,
         checkpoint_snapshots: Literal["auto", "always", "never"] = "auto",
+        diagnose: Literal["on_incident", "first", "never"] = "on_incident",
+        diagnose_budget_s: float = 60.0,
+        on_incident: Callable[[Incident], None] | None = None,
+        save_batch: str | os.PathLike[str] | None = None,
         verbose: bool = True,
         strict: bool = False,
     ) -> None:
@@ -113,10 +130,17 @@ class NaNGuard(*CALLBACK_BASES):  # type: ignore[misc]
         self.checkpoint_snapshots = checkpoint_snapshots
         self.verbose = verbose
         self.strict = strict
-        check_arguments(events_path, log_every_n_steps, verbose=verbose, strict=strict)
-        self._check_checkpoint_snapshots()
+        check_arguments(
+            events_path, log_every_n_steps, checkpoint_snapshots=checkpoint_snapshots, verbose=verbose, strict=strict
+        )
+        self.diagnoses = DeskSettings(
+            diagnose=diagnose, diagnose_budget_s=diagnose_budget_s, on_incident=on_incident, save_batch=save_batch
+        )
+        """The arguments about diagnoses."""
         self._monitor = Monitor(self.config)
         self._journal = Journal(None, None)
+        self._desk = Desk(self.diagnoses, self._journal)
+        self._last_step: tuple[Event, Examination] | None = None
         self._session: GuardSession | None = None
         self._hooks: TrainerHooks | None = None
         self._resumed: dict[str, Any] | None = None
@@ -135,6 +159,30 @@ class NaNGuard(*CALLBACK_BASES):  # type: ignore[misc]
     def events(self) -> list[Event]:
         """The event records of the last (or present) fit, oldest first."""
         return self._journal.events
+
+    @property
+    def incidents(self) -> tuple[Incident, ...]:
+        """The incidents of the last (or present) fit with their diagnoses, oldest first."""
+        return self._desk.incidents
+
+    def diagnose(self) -> Diagnosis:
+        """Examine the present batch, or the last one that was kept, whether or not anything is wrong with it.
+
+        During the fit, from other callbacks' hooks, or after it. The run is not changed; the record gets the diagnosis.
+
+        Raises:
+            NaNCallbacksError: If no batch has been trained on under guard.
+        """
+        session = self._session
+        if session is not None:
+            seen = session.last or StepObservation(step=self._monitor.step)
+            return self._desk.on_demand(about(seen), session.examination(seen))
+        if self._last_step is None:
+            raise NaNCallbacksError(
+                "expected a fit with this guard before or around diagnose(), received none; without a fit use "
+                "nan_callbacks.diagnose_step(model, batch)."
+            )
+        return self._desk.on_demand(*self._last_step)
 
     @property
     def is_aside(self) -> bool:
@@ -156,10 +204,12 @@ class NaNGuard(*CALLBACK_BASES):  # type: ignore[misc]
         path = Path(self.events_path) if self.events_path is not None and trainer.is_global_zero else None
         self._journal = Journal(path, speaker(trainer, verbose=self.verbose))
         self._published = {}
+        manners = {"strict": self.strict, "verbose": self.verbose}
+        self._desk, self._last_step = Desk(self.diagnoses, self._journal, rank=trainer.global_rank, **manners), None
         if trainer.fast_dev_run:
             return
         announce_limits(trainer)
-        session = GuardSession(trainer, pl_module, self._monitor, self._journal)
+        session = GuardSession(trainer, pl_module, self._monitor, self._journal, self._desk)
         self._load_resumed(session)
         self._session = session
         session.learning_rate.install()
@@ -261,9 +311,11 @@ class NaNGuard(*CALLBACK_BASES):  # type: ignore[misc]
             "version": STATE_VERSION,
             "monitor": self._monitor.state_dict(),
             "journal": self._journal.state_dict(),
+            "desk": self._desk.state_dict(),
         }
         if session is not None:
             state["learning_rate"] = session.learning_rate.state_dict()
+            state["history"] = session.history.state_dict()
             if session.snapshots.travel(self.checkpoint_snapshots):
                 state["snapshots"] = session.snapshots.state_dict()
         return state
@@ -283,16 +335,6 @@ class NaNGuard(*CALLBACK_BASES):  # type: ignore[misc]
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    def _check_checkpoint_snapshots(self) -> None:
-        """The one argument that only this callback has."""
-        if self.checkpoint_snapshots not in ("auto", "always", "never"):
-            raise ConfigurationError.of(
-                "checkpoint_snapshots",
-                "one of 'auto', 'always', 'never'",
-                self.checkpoint_snapshots,
-                "Choose one of these words.",
-            )
-
     def _load_resumed(self, session: GuardSession) -> None:
         state, self._resumed = self._resumed, None
         if state is None:
@@ -302,6 +344,9 @@ class NaNGuard(*CALLBACK_BASES):  # type: ignore[misc]
             session.snapshots.load_state_dict(snapshots)
         self._monitor.load_state_dict(state["monitor"], snapshots_kept=snapshots is not None)
         self._journal.load_state_dict(state["journal"])
+        for name, owner in (("desk", self._desk), ("history", session.history)):
+            if name in state:  # absent from checkpoints of earlier versions
+                owner.load_state_dict(state[name])
         session.window.refresh()  # in the middle of an epoch, no hook of its start will do so
         if "learning_rate" in state:
             session.learning_rate.load_state_dict(state["learning_rate"])
@@ -346,5 +391,10 @@ class NaNGuard(*CALLBACK_BASES):  # type: ignore[misc]
             self._session.learning_rate.uninstall()
             # Checkpoints are also written after this: by other callbacks' hooks at the end, and by the user.
             self._final = self.state_dict()
+            with suppress(Exception):  # the rest must be given back in any case
+                self._last_step = self._session.last_step()
             self._session = None
         self._journal.say = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_last_step": None}  # holds the trainer

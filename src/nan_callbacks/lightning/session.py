@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,14 +11,21 @@ from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
 from nan_callbacks.core import Action, Decision, Monitor, StepObservation
-from nan_callbacks.core.events import step_events
+from nan_callbacks.core.events import Event, step_events
+from nan_callbacks.core.finding import Finding
 from nan_callbacks.core.journal import Journal
+from nan_callbacks.diagnosis.desk import Desk
+from nan_callbacks.diagnosis.history import HistoryRecorder
 from nan_callbacks.errors import TrainingStoppedError
 from nan_callbacks.lightning.averaging import withhold_update
+from nan_callbacks.lightning.examiner import Examination, about
 from nan_callbacks.lightning.learning_rate import LearningRateControl
+from nan_callbacks.lightning.recent import MOST_BATCHES, RecentBatches, as_received
 from nan_callbacks.lightning.snapshots import Snapshots
 from nan_callbacks.lightning.window import Window
 from nan_callbacks.torch.gate import drop_gradients, drop_gradients_inside_step, optimizer_parameters
+from nan_callbacks.torch.lab_bench import Fed
+from nan_callbacks.torch.lab_bench import Window as Batches
 from nan_callbacks.torch.measure import Measurement, measure, non_finite_tensors, total_norm
 
 
@@ -37,9 +45,10 @@ class GuardSession:
         module: Its module.
         monitor: The core that decides.
         journal: The record.
+        desk: Takes incidents in; None: nobody does.
     """
 
-    def __init__(self, trainer: Any, module: Any, monitor: Monitor, journal: Journal) -> None:
+    def __init__(self, trainer: Any, module: Any, monitor: Monitor, journal: Journal, desk: Desk | None = None) -> None:
         self.trainer = trainer
         self.module = module
         self.monitor = monitor
@@ -50,6 +59,12 @@ class GuardSession:
         self.learning_rate = LearningRateControl(list(trainer.optimizers), schedulers)
         self.window = Window(trainer, module)
         self.snapshots = Snapshots(trainer, module, self.learning_rate, self.window.metrics)
+        self.desk = desk
+        self.history = HistoryRecorder()
+        explains = desk is not None and desk.settings.diagnose != "never"
+        self.recent = RecentBatches(on_device=module.device.type != "cpu", most=MOST_BATCHES if explains else 1)
+        self._found: list[tuple[StepObservation, tuple[Finding, ...], Event]] = []
+        self._global_step: int | None = None
         self._named: dict[int, tuple[list[Tensor], list[str]]] = {}
         self._attempts: list[Attempt] = []
         self._optimizers: list[Optimizer] = list(trainer.optimizers)
@@ -76,10 +91,11 @@ class GuardSession:
         self.learning_rate.suspended.clear()
         if not self.window.is_open:
             self.window.open()
+            self._global_step = getattr(self.trainer, "global_step", None)
             self._take_snapshot_if_due()
         if self.module.device.type != "cpu":
             self.window.batches.clear()  # memory of an accelerator: only the newest batch is kept for a look
-        self.window.batches.append(batch)
+        self.window.batches.append(Fed(as_received(batch), self.trainer.fit_loop.epoch_loop.batch_idx))
 
     def before_backward(self, loss: Tensor) -> None:
         """A loss is about to be differentiated."""
@@ -114,6 +130,9 @@ class GuardSession:
         self._clean_up(attempts)
         # The clock runs over all optimizers, in the order of their steps.
         decisions = [self._judge(attempt.seen) for attempt in attempts]
+        self._report_found()
+        if not any(decision.findings for decision in decisions):
+            self.recent.add(self.window.batches)
         self.window.close()
         for decision in decisions:
             self.act(decision)
@@ -130,16 +149,21 @@ class GuardSession:
         bad = non_finite_tensors(names, parameters)
         if not bad or self.monitor.policy.gave_up:
             return not bad
+        last, step = self.last, max(self.monitor.step - 1, 0)
+        if last is not None and last.step == step and last.non_finite_parameters:
+            return False  # reported already, and left as they are
         seen = StepObservation(
-            step=max(self.monitor.step - 1, 0),
-            epoch=self.trainer.current_epoch,
-            batch_index=self.last.batch_index if self.last else 0,
+            step=step,
+            epoch=last.epoch if last else self.trainer.current_epoch,
+            batch_index=last.batch_index if last else 0,
             non_finite_parameters=len(bad),
             non_finite_names=bad[:3],
             applied=False,
             optimizer_name=self._optimizer_names(),
         )
-        self.act(self._judge(seen, is_step=False))
+        decision = self._judge(seen, is_step=False)
+        self._report_found()
+        self.act(decision)
         return False
 
     def act(self, decision: Decision) -> None:
@@ -152,6 +176,8 @@ class GuardSession:
             self.snapshots.restore(decision.restore_slot)
             self.window.refresh()
             self.window.remember_rng()
+            if decision.restore_step is not None:
+                self.history.rolled_back(decision.restore_step)
         if decision.lr_scale != self.learning_rate.scale:
             self.learning_rate.set_scale(decision.lr_scale)
         if decision.action is Action.STOP:
@@ -303,8 +329,61 @@ class GuardSession:
         if is_step and not seen.applied and decision.findings:
             self.journal.count_skipped_step()
         if decision.worth_recording:
-            self.journal.record(step_events(seen, decision, rank=self.trainer.global_rank))
+            events = step_events(seen, decision, rank=self.trainer.global_rank)
+            self.journal.record(events)
+            if decision.findings:
+                self._found.append((seen, decision.findings, events[0]))
+        if is_step:
+            self.history.observe(seen, incident=bool(decision.findings))
         return decision
+
+    # -- incidents -----------------------------------------------------------------------------------------------
+
+    def examination(
+        self, seen: StepObservation, findings: tuple[Finding, ...] = (), *, with_snapshots: bool = True
+    ) -> Examination:
+        """One incident, or the last step, ready to be looked into.
+
+        Args:
+            seen: The step.
+            findings: What was found about it.
+            with_snapshots: Whether trials may begin with the last known-good state.
+        """
+        failed, recent = self._batches()
+        return Examination(
+            self.trainer,
+            self.module,
+            seen,
+            findings,
+            failed,
+            recent,
+            self.history.history(),
+            trusted=self._trusted if with_snapshots else lambda: None,
+            random_streams=self.window.rng if self.window.batches else None,
+            global_step=self._global_step if self.window.batches else None,
+        )
+
+    def last_step(self) -> tuple[Event, Examination] | None:
+        """The last judged step for a look at it after the fit, without the snapshots; None if there was no step."""
+        return None if self.last is None else (about(self.last), self.examination(self.last, with_snapshots=False))
+
+    def _trusted(self) -> dict[str, Any] | None:
+        good = self.monitor.ledger.target()
+        return None if good is None else self.snapshots.saved(good.slot)
+
+    def _batches(self) -> tuple[Batches, tuple[Batches, ...]]:
+        """The batches of the present window, else of the last accepted one; and those before."""
+        recent = self.recent.windows
+        if self.window.batches:
+            return tuple(self.window.batches), recent
+        return (recent[-1], recent[:-1]) if recent else ((), ())
+
+    def _report_found(self) -> None:
+        """Take the incidents to the desk: after the batch was taken back, before anything is done about them."""
+        found, self._found = self._found, []
+        if self.desk is not None:
+            for seen, findings, event in found:
+                self.desk.take_in(event, partial(self.examination, seen, findings))
 
     def _take_snapshot_if_due(self) -> None:
         if self._step_wise:

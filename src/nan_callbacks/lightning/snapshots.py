@@ -84,6 +84,10 @@ class Snapshots:
         self._slots[slot].restore(rng=self._epochs[slot] == self._trainer.current_epoch)
         forget_update(self._trainer)
 
+    def saved(self, slot: int) -> dict[str, Any] | None:
+        """A slot's copies as plain state, shared with it; None if it is empty."""
+        return self._slots[slot].state_dict() if slot in self._slots else None
+
     def capture_step_start(self) -> None:
         """Copy the state at the start of a step."""
         self.capture(STEP_START)

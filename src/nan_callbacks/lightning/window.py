@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nan_callbacks.lightning.metrics import MetricMemory
 from nan_callbacks.torch.buffers import BufferKeeper
+from nan_callbacks.torch.lab_bench import Fed
 from nan_callbacks.torch.rng import RngState
 from nan_callbacks.torch.snapshot import clone_tree, restore_scaler
 
@@ -26,7 +27,7 @@ class Window:
         self.metrics = MetricMemory(trainer, module)
         self.losses: list[Tensor] = []
         """Losses as they went into the backward pass since the last optimizer step."""
-        self.batches: list[Any] = []
+        self.batches: list[Fed] = []
         """Batches of the window, for a look at their values if the step goes wrong."""
         self.is_open = False
         self._trainer = trainer
@@ -98,7 +99,7 @@ class Window:
 
     def batch_is_finite(self) -> bool:
         """Whether no tensor of the window's batches holds NaN or +Inf. A mask may hold -Inf."""
-        return all(_tensor_is_usable(tensor) for batch in self.batches for tensor in _tensors(batch))
+        return all(_tensor_is_usable(tensor) for fed in self.batches for tensor in _tensors(fed.batch))
 
 
 def _tensor_is_usable(tensor: Tensor) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from typing import Any
 
 from nan_callbacks.core.finding import Action, Finding, Severity
@@ -86,22 +87,19 @@ class NonFiniteDetector:
             return self._finding(
                 seen, "NAN101", "non-finite gradients", "grad_norm", self.action, seen.grad_norm, detail
             )
-        if seen.loss is not None and not seen.loss_is_finite and not seen.applied:
+        if seen.loss is None or seen.loss_is_finite:
+            return None
+        rare = self.action is Action.OBSERVE and not self.persistent
+        if rare or not seen.applied:
             return self._finding(
                 seen, "NAN102", "non-finite loss", "loss", self.action, seen.loss, "its gradients are finite"
             )
-        if seen.loss is not None and not seen.loss_is_finite and not self._reported_standing:
-            self._reported_standing = True
-            return self._finding(
-                seen,
-                "NAN102",
-                "non-finite loss",
-                "loss",
-                Action.OBSERVE,
-                seen.loss,
-                "its gradients are finite and inside their limits, and skipping does not help: updates are applied",
-            )
-        return None
+        if self._reported_standing:
+            return None
+        self._reported_standing = True
+        detail = "its gradients are finite and inside their limits, and skipping does not help: updates are applied"
+        finding = self._finding(seen, "NAN102", "non-finite loss", "loss", Action.OBSERVE, seen.loss, detail)
+        return replace(finding, standing=True)
 
     def _finding(
         self,
