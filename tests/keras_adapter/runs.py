@@ -80,8 +80,12 @@ def train(model: keras.Model, arrays: ARRAYS, *callbacks: Any, **options: Any) -
 
 
 def guard(**options: Any) -> NaNGuard:
-    """A guard that reports its own errors instead of stepping aside."""
-    return NaNGuard(**{"strict": True, "verbose": False, **options})
+    """A guard that reports its own errors instead of stepping aside.
+
+    On JAX it explains nothing unless it is asked to: a diagnosis compiles the step several times.
+    """
+    explains = {"diagnose": "never"} if BACKEND == "jax" else {}
+    return NaNGuard(**{"strict": True, "verbose": False, **explains, **options})
 
 
 def state(model: keras.Model) -> list[np.ndarray]:
@@ -110,5 +114,5 @@ def finite(values: list[np.ndarray]) -> bool:
 
 
 def kinds(each: NaNGuard) -> list[str]:
-    """The events in order, incidents by code."""
-    return [event.get("code") or event["event"] for event in each.events]
+    """The events in order, incidents by code; diagnoses left out."""
+    return [event.get("code") or event["event"] for event in each.events if event["event"] != "diagnosis"]

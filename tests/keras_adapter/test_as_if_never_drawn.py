@@ -37,7 +37,7 @@ if BACKEND != "torch":  # there it means torch.compile, which needs a C++ compil
 
 
 def never_drawn(bad, faulty, **options) -> tuple:
-    model, callback = compiled(**options), guard()
+    model, callback = compiled(**options), guard(diagnose="on_incident")
     history = train(model, faulty, callback)
     reference, other = compiled(**options), guard()
     expected = train(reference, without(faulty, bad), other)

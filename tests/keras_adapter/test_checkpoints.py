@@ -102,8 +102,55 @@ def test_events_are_written(tmp_path):
     from nan_callbacks.core.events import read_events
 
     path = tmp_path / "logs" / "events.jsonl"
-    callback = guard(events_path=path)
+    callback = guard(events_path=path, diagnose="first")
     train(compiled(), with_fault(data(), [3]), callback)
 
-    assert [event["event"] for event in read_events(path)] == ["incident", "summary"]
-    assert [event["event"] for event in callback.events] == ["incident", "summary"]
+    assert [event["event"] for event in read_events(path)] == ["incident", "diagnosis", "summary"]
+    assert [event["event"] for event in callback.events] == ["incident", "diagnosis", "summary"]
+
+
+class KillAtBatch(keras.callbacks.Callback):
+    def __init__(self, batch):
+        super().__init__()
+        self.batch = batch
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch == self.batch:
+            raise KilledError
+
+
+def killed_and_resumed(folder, **options):
+    """Three bad batches in a row right after a resume: where does the rollback go?"""
+    settings = {"snapshot_every_n_steps": 5, "probation_steps": 5, **options}
+    arrays = data(20)
+    with pytest.raises(KilledError):
+        train(
+            compiled(seed=7),
+            arrays,
+            guard(**settings),
+            keras.callbacks.BackupAndRestore(folder, save_freq=14),
+            KillAtBatch(14),
+        )
+    files = sorted(file.name for file in folder.iterdir())
+    model, callback = compiled(seed=7), guard(max_rollbacks=0, **settings)
+    train(model, with_targets(arrays, [0, 1, 2], 1e5), callback, keras.callbacks.BackupAndRestore(folder))
+    return files, model, callback
+
+
+def test_a_rollback_shortly_after_a_resume_goes_to_a_state_from_before_it(tmp_path):
+    files, model, callback = killed_and_resumed(tmp_path / "b")
+    reference = compiled(seed=7)
+    train(reference, tuple(each[: 5 * 8] for each in data(20)), guard())
+
+    assert "nan_callbacks_snapshots.npz" in files
+    assert callback.events[-2]["restored_step"] == 5
+    # Five steps had been made when it was taken; the metrics are of another epoch.
+    assert same(model.get_weights(), reference.get_weights())
+    assert not (tmp_path / "b").exists()
+
+
+def test_without_travelling_snapshots_a_resumed_run_begins_its_own(tmp_path):
+    files, _, callback = killed_and_resumed(tmp_path / "b", checkpoint_snapshots="never")
+
+    assert "nan_callbacks_snapshots.npz" not in files
+    assert callback.events[-2]["restored_step"] == 14

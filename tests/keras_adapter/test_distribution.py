@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import keras
+import numpy as np
 import pytest
 
 from tests.keras_adapter.runs import (
@@ -130,3 +131,48 @@ def test_a_rollback_reaches_both_devices():
     assert callback.summary["rollbacks"] == 1
     assert callback.summary["lr_scale"] == 0.5
     assert finite(state(model))
+
+
+@pytest.mark.parametrize("clipping", [{}, {"clipnorm": 0.01}], ids=["plain", "clipped"])
+def test_the_gradient_norm_is_that_of_all_devices_together(clipping):
+    """Both halves of each batch pull in opposite directions: the mean of their norms would be far too large."""
+    x, y = data()
+    mirrored_half = np.arange(len(x)) % BATCH >= HALF
+    x[mirrored_half] = x[~mirrored_half]
+    y[~mirrored_half], y[mirrored_half] = 5.0, -4.9
+
+    def make():
+        return keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(1)])
+
+    options = {"optimizer": lambda: keras.optimizers.SGD(1e-6, **clipping)}
+    with two_devices():
+        history = train(compiled(make, **options), (x, y), guard())
+    alone = train(compiled(make, **options), (x, y), guard())
+
+    assert history["nan_callbacks/grad_norm"] == pytest.approx(alone["nan_callbacks/grad_norm"], rel=1e-4)
+
+
+if BACKEND == "tensorflow":
+
+    @pytest.mark.parametrize("steps", [1, 3])
+    def test_several_steps_per_call_are_guarded_one_by_one(steps):
+        with two_devices():
+            model, callback = compiled(without_dropout, steps_per_execution=steps), guard()
+            train(model, broken_at(1), callback)
+            reference = compiled(without_dropout)
+            train(reference, without(data(), [3]), guard())
+
+        assert callback.summary["steps"] == 10
+        assert callback.summary["skipped_steps"] == 1
+        assert same(state(model), state(reference))
+
+    def test_accumulated_gradients_fail_as_they_do_without_us():
+        """Keras 3.15 cannot accumulate under this strategy; the error must stay its own."""
+        options = {"optimizer": lambda: keras.optimizers.Adam(0.01, gradient_accumulation_steps=2)}
+        with two_devices():
+            with pytest.raises(RuntimeError, match="merge_call") as alone:
+                train(compiled(without_dropout, **options), data())
+            with pytest.raises(RuntimeError, match="merge_call") as guarded:
+                train(compiled(without_dropout, **options), data(), guard())
+
+        assert type(guarded.value) is type(alone.value)

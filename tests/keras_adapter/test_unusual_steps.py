@@ -108,6 +108,20 @@ if BACKEND == "jax":
 
 else:
 
+    def test_a_loss_that_cannot_be_seen_is_said_once_and_gradients_are_guarded_all_the_same():
+        model, callback = compiled(TwoOptimizers, metrics=None), guard()
+        with pytest.warns(UserWarning, match="judged by their gradients alone") as said:
+            train(model, with_fault(data(), [3]), callback, epochs=2)
+
+        assert sum("gradients alone" in str(each.message) for each in said) == 1
+        assert callback.summary["skipped_steps"] == 2
+        assert finite(state(model))
+
+    def test_a_loss_that_can_be_seen_needs_no_remark(recwarn):
+        train(compiled(), data(), guard())
+
+        assert not any("gradients alone" in str(each.message) for each in recwarn)
+
     def test_each_of_two_optimizers_is_judged_by_itself():
         model, callback = compiled(TwoOptimizers, metrics=None), guard()
         x, y = with_fault(data(), [3])

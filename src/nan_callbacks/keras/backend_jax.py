@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -46,9 +47,15 @@ class GuardedStep:
         self.interception = Interception(model, self.optimizers, "stateless_apply")
         self._live: Any = None
         self._ran = False
+        self._names: list[str] = []
         self._compiled: Any = None
         self._copy = jax.jit(lambda values: [jnp.copy(value) for value in values])
-        self._norms = jax.jit(measuring.exact_norms)
+        self._norms = jax.jit(measuring.parameter_norms)
+
+    @property
+    def live(self) -> Any:
+        """What ``fit`` hands around while the model's variables hold nothing; None outside of a train function."""
+        return self._live
 
     def begin(self, state: Any, iterator: Any) -> Iterator[Any]:
         """Batches of one call."""
@@ -72,12 +79,13 @@ class GuardedStep:
     def prepare(self, batch: Any) -> None:
         """Get everything built, then compile."""
         self.interception = Interception(self.model, self.optimizers, "stateless_apply")
+        self._names = _paths(self.model.trainable_variables)
         self._compiled = self._compile()
 
     def run(self, batch: Any, limits: np.ndarray) -> tuple[Any, list[Reading]]:
         """One guarded step."""
         try:
-            logs, state, vector = self._call(batch, limits)
+            logs, state, vector = self._compiled(self._live, limits, batch)
         except jax.errors.UnexpectedTracerError:
             if not self.sees_gradients:
                 raise
@@ -87,7 +95,7 @@ class GuardedStep:
                 stacklevel=2,
             )
             self._compiled = self._compile()
-            logs, state, vector = self._call(batch, limits)
+            logs, state, vector = self._compiled(self._live, limits, batch)
         self._live, self._ran = state, True
         return logs, unpack(self.layouts, np.asarray(vector))
 
@@ -138,13 +146,18 @@ class GuardedStep:
 
     def parameter_norms(self) -> dict[str, float]:
         """Norm of each trainable variable."""
-        values = self._state()[0][0]
-        names = [variable.path for variable in self.model.trainable_variables]
-        return dict(zip(names, np.asarray(self._norms(values)).tolist(), strict=True)) if names else {}
-
-    def _call(self, batch: Any, limits: np.ndarray) -> Any:
-        with self.interception.installed():
-            return self._compiled(self._live, limits, batch)
+        if self._live is None:
+            self.model.jax_state_sync()
+            values = [variable.value for variable in self.model.trainable_variables]
+        else:
+            values = list(self._live[0])
+        if not values:
+            return {}
+        norms = np.asarray(self._norms(values)).tolist()
+        # Walking through the layers takes longer than the norms. The names matter where they will be read.
+        if len(norms) != len(self._names) or not all(map(math.isfinite, norms)):
+            self._names = _paths(self.model.trainable_variables)
+        return dict(zip(self._names, norms, strict=True))
 
     def _state(self) -> tuple[list[list[Any]], list[list[Any]]]:
         """Values and their variables: the four groups of a JAX state, and the global seed."""
@@ -185,3 +198,7 @@ class GuardedStep:
             new, vector = step.finish(state, new)
         self.layouts = step.layouts
         return logs, new, vector
+
+
+def _paths(variables: list[Any]) -> list[str]:
+    return [variable.path for variable in variables]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -41,8 +42,11 @@ class GuardedStep:
         self.interception = Interception(model, self.optimizers, "apply")
         self.user_step = model.train_step
         self._compiled: Any = None
-        self._limits: tuple[bytes, Any] = (b"", None)
-        self._norms = tf.function(self._variable_norms)
+        self._limits: tuple[Any, Any] = (None, None)
+        self._weights: list[Any] = []
+        self._names: list[str] = []
+        self._norms: Any = None
+        self._read_all: Any = None
 
     def begin(self, iterator: Any) -> Iterator[Any]:
         """Batches of one call."""
@@ -61,19 +65,25 @@ class GuardedStep:
         unbuilt = not model.built or any(not optimizer.built for optimizer in self.optimizers)
         if unbuilt and model._distribute_strategy is None:
             model._symbolic_build(data_batch=batch)
+        elif model._distribute_strategy is None:
+            with suppress(Exception):  # a rollback then leaves metrics alone that do not exist yet
+                model._symbolic_build(data_batch=batch)
         for optimizer in self.optimizers:
             if not optimizer.built and optimizer is model.optimizer:
                 optimizer.build(model.trainable_variables)
         self.interception = Interception(model, self.optimizers, "apply")
         self.groups = variable_groups(model, self.optimizers)
+        self._weights = list(model.trainable_variables)
+        self._names = [variable.path for variable in self._weights]
+        self._norms = tf.function(self._variable_norms)
+        self._read_all = tf.function(self._values)
         self._compiled = self._compile()
 
     def run(self, batch: Any, limits: np.ndarray) -> tuple[Any, list[Reading]]:
         """One guarded step."""
-        if self._limits[0] != limits.tobytes():
-            self._limits = limits.tobytes(), tf.constant(limits)
-        with self.interception.installed():
-            logs, vector = self._compiled([(batch, self._limits[1])])
+        if self._limits[0] is not limits:
+            self._limits = limits, tf.constant(limits)
+        logs, vector = self._compiled([(batch, self._limits[1])])
         return logs, unpack(self.layouts, vector.numpy())
 
     def run_plain(self, original: Callable[..., Any], batch: Any) -> Any:
@@ -86,8 +96,9 @@ class GuardedStep:
 
     def capture(self, slot: int, epoch: int) -> None:
         """Copy the state into a slot."""
-        assert self.groups is not None
-        self.slots[slot] = Snapshot(epoch, [tf.identity(variable.value) for variable in self.groups.all])
+        # One call for all of them; mirrored variables are read in the way that Keras reads them.
+        values = self._read_all() if self.replicas == 1 else self._values()
+        self.slots[slot] = Snapshot(epoch, list(values))
 
     def restore(self, slot: int, epoch: int) -> None:
         """Put a slot back."""
@@ -100,12 +111,15 @@ class GuardedStep:
 
     def parameter_norms(self) -> dict[str, float]:
         """Norm of each trainable variable."""
-        variables = self.model.trainable_variables
-        return dict(zip((each.path for each in variables), self._norms().numpy().tolist(), strict=True))
+        return dict(zip(self._names, self._norms().numpy().tolist(), strict=True))
 
     def _variable_norms(self) -> Any:
-        variables = self.model.trainable_variables
-        return measuring.exact_norms([variable.value for variable in variables]) if variables else tf.zeros([0])
+        weights = [variable.value for variable in self._weights]
+        return measuring.parameter_norms(weights) if weights else tf.zeros([0])
+
+    def _values(self) -> list[Any]:
+        assert self.groups is not None
+        return [tf.identity(variable.value) for variable in self.groups.all]
 
     def _compile(self) -> Any:
         """Let Keras compile our step the way the user asked it to compile theirs."""
@@ -173,9 +187,10 @@ class _Step:
             optimizer.build(variables)
         scaler = scales_loss(optimizer)
         scale = optimizer.dynamic_scale.value if scaler else tf.constant(optimizer.loss_scale_factor or 1.0, tf.float32)
-        norms, total, counts = measuring.gradients(
-            [grad for grad, _ in pairs], scale / self.owner.replicas, exact=not self.owner.model.jit_compile
-        )
+        measured = [grad for grad, _ in pairs]
+        if self.owner.replicas > 1:
+            measured = measuring.summed(measured)
+        norms, total, counts = measuring.gradients(measured, scale, xla=bool(self.owner.model.jit_compile))
         loss = None if self.loss.value is None else tf.reshape(tf.cast(self.loss.value, tf.float32), [])
         jump = measuring.growth(self.variances)
         if self.owner.replicas > 1:
@@ -197,12 +212,23 @@ class _Step:
         kept = tf.reduce_all(tf.stack(self.admitted))
         partly = len(self.admitted) > 1 or any(scales_loss(each) for each in self.owner.optimizers)
         any_ran = tf.reduce_any(tf.stack(self.ran))
-        for variable, before in zip(self.state, self.before, strict=True):
-            value, keep = variable.value, kept
-            if partly:  # what is finite stays if another update of this step went through, or the scaler took over
-                finite = tf.reduce_all(tf.math.is_finite(value)) if value.dtype.is_floating else tf.constant(True)
-                keep = kept | (any_ran & finite)
-            value.assign(tf.where(keep, value, before))
+
+        def select(keep_all: Any) -> None:
+            for variable, before in zip(self.state, self.before, strict=True):
+                value, keep = variable.value, keep_all
+                if partly:  # what is finite stays if another update of this step went through, or the scaler took over
+                    finite = tf.reduce_all(tf.math.is_finite(value)) if value.dtype.is_floating else tf.constant(True)
+                    keep = keep_all | (any_ran & finite)
+                value.assign(tf.where(keep, value, before))
+
+        def select_in_branch() -> Any:
+            select(tf.constant(False))
+            return tf.no_op()
+
+        if self.owner.replicas == 1:
+            tf.cond(kept, tf.no_op, select_in_branch)
+        else:  # replicas may not assign inside a branch
+            select(kept)
 
     def _note(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ class GuardedStep:
         self.state: list[Any] = []
         self.variances: list[tuple[Any, int]] = []
         self.interception = Interception(model, self.optimizers, "apply")
+        self.make_step: Callable[[GuardedStep, np.ndarray], _Step] = _Step
         self._train_function = model.train_function
 
     def begin(self, data: Any) -> Iterator[Any]:
@@ -65,7 +67,7 @@ class GuardedStep:
 
     def run(self, batch: Any, limits: np.ndarray) -> tuple[Any, list[Reading]]:
         """One guarded step."""
-        step = _Step(self, limits)
+        step = self.make_step(self, limits)
         with self.interception.installed(), self.interception.watching(step):
             logs = self._train_function(batch)
         if step.readings and not all(reading.admitted for reading in step.readings):
@@ -126,7 +128,7 @@ class _Step:
 
     def __init__(self, owner: GuardedStep, limits: np.ndarray) -> None:
         self.owner = owner
-        self.limits = limits
+        self.limits: list[list[float]] = limits.tolist()
         self.loss = LossMemory()
         self.readings: list[Reading] = []
         self.ran: list[bool] = []
@@ -140,7 +142,7 @@ class _Step:
 
     def scale_rate(self, stream: int, rate: Any) -> Any:
         """The learning rate with our scale on it."""
-        scale = float(self.limits[stream, LR_SCALE])
+        scale = self.limits[stream][LR_SCALE]
         return rate if scale == 1.0 else scaled_rate(rate, scale)
 
     @torch._dynamo.disable
@@ -163,6 +165,8 @@ class _Step:
             statistics_jump=self._growth(),
             inverse_scale=1.0 / scale,
         )
+        # In float32 like the limits, which are rounded down for it: the gate and the core must say the same.
+        measured = replace(measured, grad_norm=_single(measured.grad_norm))
         admitted = self._limits(stream).admits(measured.loss, measured.grad_norm, measured.statistics_jump)
         overflow = measured.grad_norm is not None and not math.isfinite(measured.grad_norm)
         finite_loss = measured.loss is None or math.isfinite(measured.loss)
@@ -201,7 +205,7 @@ class _Step:
         return (norms[0] / norms[1]).max()
 
     def _limits(self, stream: int) -> Limits:
-        loss, grad_norm, jump, admit_loss, admit_gradients, closed, _ = (float(each) for each in self.limits[stream])
+        loss, grad_norm, jump, admit_loss, admit_gradients, closed, _ = self.limits[stream]
         return Limits(loss, grad_norm, jump, admit_loss > 0.5, admit_gradients > 0.5, closed > 0.5)
 
 
@@ -216,6 +220,13 @@ def set_random_streams(state: tuple[Any, Any]) -> None:
     torch.set_rng_state(state[0])
     if state[1] is not None:
         torch.cuda.set_rng_state_all(state[1])
+
+
+def _single(number: float | None) -> float | None:
+    if number is None:
+        return None
+    with np.errstate(over="ignore"):
+        return float(np.float32(number))
 
 
 def _number(rate: Any) -> float:

@@ -3,16 +3,42 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
+
+import keras
 
 
 def inside_fit(model: Any) -> bool:
     """Whether a call of this model's ``fit`` is under way in this thread, and not one of ``train_on_batch`` within."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
+    for frame in _callers():
         name = frame.f_code.co_name
         if name in ("fit", "train_on_batch") and frame.f_locals.get("self") is model:
             return name == "fit"
-        frame = frame.f_back
     return False
+
+
+def fit_frame(model: Any) -> FrameType | None:
+    """The innermost call of this model's ``fit``; None if there is none."""
+    for frame in _callers():
+        if frame.f_code.co_name == "fit" and frame.f_locals.get("self") is model:
+            return frame
+    return None
+
+
+def callback_list() -> keras.callbacks.CallbackList | None:
+    """The list of callbacks that is calling one of its members; None if something else is."""
+    for frame in _callers():
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, keras.callbacks.CallbackList):
+            return caller
+    return None
+
+
+def _callers() -> Iterator[FrameType]:
+    """The frames of the calling function's callers, the nearest first."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        yield frame
+        frame = frame.f_back

@@ -25,16 +25,16 @@ class CheckpointHooks:
     Args:
         model: The model.
         before_save: Called before anything is written.
-        state: Returns the state to be written beside a backup, None for nothing.
+        state: Given the folder of a backup, returns the state to be written there, None for nothing.
     """
 
     def __init__(
-        self, model: Any, *, before_save: Callable[[], None], state: Callable[[], dict[str, Any] | None]
+        self, model: Any, *, before_save: Callable[[], None], state: Callable[[Path], dict[str, Any] | None]
     ) -> None:
         self._model = model
         self._before_save = before_save
         self._state = state
-        self._loaded: dict[str, Any] | None = None
+        self._loaded: tuple[Path, dict[str, Any]] | None = None
 
     def install(self) -> None:
         """Begin to look."""
@@ -50,8 +50,8 @@ class CheckpointHooks:
         for name in ("save", "save_weights", "load_weights"):
             vars(self._model).pop(name, None)
 
-    def take_loaded(self) -> dict[str, Any] | None:
-        """The state that was found beside a backup loaded in this fit."""
+    def take_loaded(self) -> tuple[Path, dict[str, Any]] | None:
+        """The folder of a backup loaded in this fit, and the state that was found there."""
         loaded, self._loaded = self._loaded, None
         return loaded
 
@@ -63,13 +63,19 @@ class CheckpointHooks:
             self._before_save()
             result = original(self._model, *args, **kwargs)
             path = kwargs.get("filepath", args[0] if args else None)
-            state = self._state()
-            if state is not None and _is_backup(path):
-                text = json.dumps({"version": STATE_VERSION, **state})
-                Path(path).with_name(STATE_NAME).write_text(text, encoding="utf-8")
+            if _is_backup(path):
+                self._write_state(Path(path).parent)
             return result
 
         return save
+
+    def _write_state(self, folder: Path) -> None:
+        state = self._state(folder)
+        if state is None:
+            return
+        unfinished = folder / (STATE_NAME + ".part")
+        unfinished.write_text(json.dumps({"version": STATE_VERSION, **state}), encoding="utf-8")
+        os.replace(unfinished, folder / STATE_NAME)  # a killed run leaves the old file or the new one, never half of it
 
     def _loading(self, *args: Any, **kwargs: Any) -> Any:
         path = kwargs.get("filepath", args[0] if args else None)
@@ -77,7 +83,7 @@ class CheckpointHooks:
             beside = Path(path).with_name(STATE_NAME)
             if beside.exists():
                 state = json.loads(beside.read_text(encoding="utf-8"))
-                self._loaded = state if state.get("version") == STATE_VERSION else None
+                self._loaded = (beside.parent, state) if state.get("version") == STATE_VERSION else None
         return type(self._model).load_weights(self._model, *args, **kwargs)
 
 

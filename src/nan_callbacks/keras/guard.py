@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, Literal
 
 import keras
@@ -12,13 +14,20 @@ from nan_callbacks.core import GuardConfig, Monitor
 from nan_callbacks.core.arguments import check_arguments
 from nan_callbacks.core.events import Event
 from nan_callbacks.core.journal import Journal
+from nan_callbacks.diagnosis.desk import Desk, DeskSettings
+from nan_callbacks.diagnosis.diagnosis import Diagnosis
+from nan_callbacks.diagnosis.incident import Incident
+from nan_callbacks.errors import NaNCallbacksError
 from nan_callbacks.fail_open import fails_open
+from nan_callbacks.keras import saved_snapshots
 from nan_callbacks.keras.backend import Backend, make_backend
 from nan_callbacks.keras.checkpoints import CheckpointHooks
+from nan_callbacks.keras.examiner import NO_STEP, Examination
 from nan_callbacks.keras.readings import Reading
 from nan_callbacks.keras.session import GuardSession
+from nan_callbacks.keras.surroundings import Surroundings
 from nan_callbacks.keras.train_function import OwnedTrainFunction
-from nan_callbacks.keras.voice import published, speaker
+from nan_callbacks.keras.voice import published, say_loss_is_hidden, say_unguarded, speaker
 
 
 class NaNGuard(keras.callbacks.Callback):
@@ -45,7 +54,17 @@ class NaNGuard(keras.callbacks.Callback):
         probation_steps: Clean steps that a snapshot must survive to count as known good.
         on_give_up: ``stop`` ends the training in an orderly way, ``raise`` raises ``TrainingStoppedError``.
         events_path: File to which every event is appended as one JSON line; None for no file.
-        log_every_n_steps: Steps between values in the logs of batches; None: in the logs of epochs only.
+        log_every_n_steps: Steps between values in the logs of batches; all callbacks then see them and those of epochs.
+            None: values in the logs of epochs only, for the ``History`` and the callbacks listed after this one.
+        checkpoint_snapshots: Whether snapshots travel in the folder of ``BackupAndRestore``, so that a resumed run can
+            roll back beyond the resume: ``auto`` up to 256 MiB, ``always``, ``never``.
+        diagnose: Which incidents are examined: ``on_incident`` those of a new kind, ``first`` only the first of a fit,
+            ``never`` none. The first incident of a code is examined in full: up to 60 steps on copies of the state.
+            Then the second, fourth, eighth … are replayed (a few steps each), and examined if they began elsewhere.
+        diagnose_budget_s: Seconds that all examinations of a fit may take together.
+        on_incident: Called with every :class:`nan_callbacks.diagnosis.incident.Incident`.
+        save_batch: Folder into which the batch and the weights of every examined incident are written, for
+            ``nan-callbacks replay``; None saves nothing.
         verbose: Whether incidents and actions are printed.
         strict: Whether an error inside the guard is raised. Otherwise it is reported once and the guard steps aside.
 
@@ -76,6 +95,11 @@ class NaNGuard(keras.callbacks.Callback):
         on_give_up: Literal["stop", "raise"] = "stop",
         events_path: str | os.PathLike[str] | None = None,
         log_every_n_steps: int | None = None,
+        checkpoint_snapshots: Literal["auto", "always", "never"] = "auto",
+        diagnose: Literal["on_incident", "first", "never"] = "on_incident",
+        diagnose_budget_s: float = 60.0,
+        on_incident: Callable[[Incident], None] | None = None,
+        save_batch: str | os.PathLike[str] | None = None,
         verbose: bool = True,
         strict: bool = False,
     ) -> None:
@@ -99,17 +123,27 @@ class NaNGuard(keras.callbacks.Callback):
         )
         self.events_path = events_path
         self.log_every_n_steps = log_every_n_steps
+        self.checkpoint_snapshots = checkpoint_snapshots
         self.verbose = verbose
         self.strict = strict
-        check_arguments(events_path, log_every_n_steps, verbose=verbose, strict=strict)
+        check_arguments(
+            events_path, log_every_n_steps, checkpoint_snapshots=checkpoint_snapshots, verbose=verbose, strict=strict
+        )
+        self.diagnoses = DeskSettings(
+            diagnose=diagnose, diagnose_budget_s=diagnose_budget_s, on_incident=on_incident, save_batch=save_batch
+        )
         self._monitor = Monitor(self.config)
         self._journal = Journal(None, None)
+        self._desk = Desk(self.diagnoses, self._journal)
+        self._last_step: tuple[Event, Examination] | None = None
         self._session: GuardSession | None = None
         self._function: OwnedTrainFunction | None = None
         self._checkpoints: CheckpointHooks | None = None
+        self._surroundings: Surroundings | None = None
         self._compiled: tuple[Any, Backend] | None = None
         self._prepared = False
         """Whether the backend has been compiled; that survives from fit to fit."""
+        self._batches_ended = 0
         self._aside = False
 
     # -- what the user reads -------------------------------------------------------------------------------------
@@ -125,6 +159,24 @@ class NaNGuard(keras.callbacks.Callback):
         return self._journal.events
 
     @property
+    def incidents(self) -> tuple[Incident, ...]:
+        """The incidents of the last (or present) fit with their diagnoses, oldest first."""
+        return self._desk.incidents
+
+    def diagnose(self) -> Diagnosis:
+        """Examine the present batch, or the last one that was kept, whether or not anything is wrong with it.
+
+        Works in other callbacks' hooks and after the fit; changes nothing; what was found is also written as an event.
+
+        Raises:
+            NaNCallbacksError: If no batch has been trained on under guard.
+        """
+        step = self._last_step if self._session is None else self._session.last_step()
+        if step is None:
+            raise NaNCallbacksError(NO_STEP)
+        return self._desk.on_demand(*step)
+
+    @property
     def is_aside(self) -> bool:
         """Whether the guard has failed and stepped aside."""
         return self._aside
@@ -136,15 +188,19 @@ class NaNGuard(keras.callbacks.Callback):
         self._aside = False
         self._release()
         super().set_model(model)
-        self._checkpoints = CheckpointHooks(model, before_save=self._before_save, state=self._state)
-        self._checkpoints.install()
+        self._attach()
 
     @fails_open
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Begin to guard; every fit begins anew."""
+        self._attach()
         self._monitor = Monitor(self.config)
         self._journal = Journal(self.events_path, speaker(self.params, verbose=self.verbose))
+        self._desk = Desk(self.diagnoses, self._journal, strict=self.strict)
+        self._last_step = None
         self._install()
+        if self._surroundings is not None:
+            self._surroundings.watch_data()
 
     @fails_open
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -161,7 +217,7 @@ class NaNGuard(keras.callbacks.Callback):
         """Never validate non-finite weights."""
         if self._session is None:
             self._release()
-        else:
+        elif not self._sees_callbacks:
             self._before_save()
 
     def on_predict_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -172,11 +228,10 @@ class NaNGuard(keras.callbacks.Callback):
     @fails_open
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Show the totals to the callbacks after us, the ``History`` among them."""
-        if self._session is None:
-            return
-        self._before_save()
+        if not self._sees_callbacks:
+            self._before_save()
         if logs is not None:
-            logs.update(published(self.summary, self._session.last))
+            logs.update(self._values())
 
     @fails_open
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
@@ -201,7 +256,7 @@ class NaNGuard(keras.callbacks.Callback):
             session.backend.prepare(batch)
             self._prepared = True
         if self._monitor.step == 0:
-            self._load_resumed()
+            self._load_resumed(session)
         return session.before_step(batch)
 
     def after_step(self, readings: list[Reading]) -> bool:
@@ -214,8 +269,11 @@ class NaNGuard(keras.callbacks.Callback):
         if session is None:
             return False
         if not readings:
-            self._say_unguarded()
+            say_unguarded()
+            self.step_aside()
             return False
+        if self._monitor.step == 0 and all(reading.loss is None for reading in readings):
+            say_loss_is_hidden()
         session.after_step(readings)
         return session.restored
 
@@ -226,10 +284,60 @@ class NaNGuard(keras.callbacks.Callback):
 
     @fails_open
     def broke_off(self) -> None:
-        """An error is about to leave ``fit``: leave the model as it was found."""
+        """An error is about to leave ``fit``: leave the model as it was found, and its weights fit to be saved."""
+        with suppress(Exception):  # what broke the run may break this as well, and is what the user must see
+            self._before_save()
         self._end()
 
+    # -- what other callbacks see --------------------------------------------------------------------------------
+
+    def batch_values(self) -> dict[str, float]:
+        """Totals and the gradient norm, every :attr:`log_every_n_steps` batches."""
+        if self.log_every_n_steps is None:
+            return {}
+        return self._batch_values(self.log_every_n_steps) or {}
+
+    def epoch_values(self) -> dict[str, float]:
+        """The same at the end of an epoch, for callbacks before us too; nothing that nobody asked for."""
+        return self._epoch_values() or {}
+
+    @fails_open
+    def before_validation(self) -> dict[str, float]:
+        """Never validate non-finite weights."""
+        self._before_save()
+        return {}
+
+    @property
+    def _sees_callbacks(self) -> bool:
+        return self._surroundings is not None and self._surroundings.sees_callbacks
+
+    @fails_open
+    def _batch_values(self, every: int) -> dict[str, float]:
+        if self._session is None:
+            return {}
+        self._batches_ended += 1
+        return self._values() if self._batches_ended % every == 0 else {}
+
+    @fails_open
+    def _epoch_values(self) -> dict[str, float]:
+        self._before_save()
+        return {} if self.log_every_n_steps is None else self._values()
+
+    def _values(self) -> dict[str, float]:
+        return {} if self._session is None else published(self.summary, self._session.grad_norm)
+
     # -- inside --------------------------------------------------------------------------------------------------
+
+    def _attach(self) -> None:
+        """Look over the model's files and the surroundings of its fit."""
+        if self._checkpoints is not None:
+            return
+        model = self._model
+        self._checkpoints = CheckpointHooks(model, before_save=self._before_save, state=self._state)
+        self._checkpoints.install()
+        self._surroundings = Surroundings(model, self)
+        self._surroundings.install()
+        self._batches_ended = 0
 
     def _install(self) -> None:
         model = self._model
@@ -238,7 +346,7 @@ class NaNGuard(keras.callbacks.Callback):
             self._prepared = False
         backend = self._compiled[1]
         if self._session is None:
-            self._session = GuardSession(model, backend, self._monitor, self._journal)
+            self._session = GuardSession(model, backend, self._monitor, self._journal, self._desk)
         self._session.backend = backend
         self._function = OwnedTrainFunction(model, backend, self)
         self._function.install()
@@ -247,23 +355,32 @@ class NaNGuard(keras.callbacks.Callback):
         if self._session is not None and self._prepared and not self._aside:
             self._session.check_parameters()
 
-    def _state(self) -> dict[str, Any] | None:
-        if self._session is None or self._aside:
+    @fails_open
+    def _state(self, folder: Path) -> dict[str, Any] | None:
+        """What a resumed run needs to decide as the unbroken one; the snapshots are written beside it."""
+        session = self._session
+        if session is None:
             return None
-        return {"monitor": self._monitor.state_dict(), "journal": self._journal.state_dict()}
+        kept = saved_snapshots.save(folder, self._model, session.backend, self.checkpoint_snapshots)
+        parts: dict[str, Any] = {
+            "monitor": self._monitor,
+            "journal": self._journal,
+            "desk": self._desk,
+            "history": session.history,
+        }
+        return {**{name: part.state_dict() for name, part in parts.items()}, "snapshots": kept}
 
-    def _load_resumed(self) -> None:
-        state = None if self._checkpoints is None else self._checkpoints.take_loaded()
-        if state is not None:
-            self._monitor.load_state_dict(state["monitor"], snapshots_kept=False)
-            self._journal.load_state_dict(state["journal"])
-
-    def _say_unguarded(self) -> None:
-        warnings.warn(
-            "NaNGuard: this training step calls no optimizer that can be seen from outside, so it is not guarded.",
-            stacklevel=2,
-        )
-        self.step_aside()
+    def _load_resumed(self, session: GuardSession) -> None:
+        loaded = None if self._checkpoints is None else self._checkpoints.take_loaded()
+        if loaded is None:
+            return
+        folder, state = loaded
+        kept = state["snapshots"] and saved_snapshots.load(folder, session.backend, session.epoch)
+        self._monitor.load_state_dict(state["monitor"], snapshots_kept=kept)
+        self._journal.load_state_dict(state["journal"])
+        for name, owner in (("desk", self._desk), ("history", session.history)):
+            if name in state:  # absent from backups of earlier versions
+                owner.load_state_dict(state[name])
 
     def _end(self) -> None:
         if self._session is not None:
@@ -275,10 +392,14 @@ class NaNGuard(keras.callbacks.Callback):
         if self._function is not None:
             self._function.uninstall()
             self._function = None
+        if self._surroundings is not None:
+            self._surroundings.uninstall()
+            self._surroundings = None
         if self._checkpoints is not None:
             self._checkpoints.uninstall()
             self._checkpoints = None
         if self._session is not None:
+            self._last_step = self._session.last_step(with_snapshots=False)
             self._session.backend.slots.clear()
             self._session = None
         self._journal.say = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
 import keras
@@ -30,8 +30,8 @@ class Watcher(Protocol):
 class Interception:
     """Hooks on one model's optimizers and loss trackers.
 
-    The hooks are in place only while a step is traced or run, and only act for the thread that watches: distribution
-    strategies trace one replica per thread, and callbacks may work in threads of their own.
+    The hooks are in place only while a step is traced, or run by Python, and only act for the thread that watches:
+    distribution strategies trace one replica per thread, and callbacks may work in threads of their own.
 
     Args:
         model: The model.
@@ -41,6 +41,9 @@ class Interception:
 
     def __init__(self, model: Any, optimizers: list[Any], entry: str) -> None:
         self._here = threading.local()
+        self._lock = threading.Lock()
+        self._users = 0
+        self._applied = ExitStack()
         self._patches = Patches()
         for stream, optimizer in enumerate(optimizers):
             self._patches.plan(optimizer, entry, self._apply_hook(stream, optimizer, getattr(optimizer, entry)))
@@ -53,18 +56,28 @@ class Interception:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """The hooks are in place inside the block."""
-        with self._patches.applied():
-            yield
-
-    @contextmanager
-    def watching(self, watcher: Watcher) -> Iterator[None]:
-        """This thread's calls are shown to a watcher inside the block."""
-        self._here.watcher = watcher
+        """The hooks are in place inside the block, and until the last of several threads has left its own."""
+        with self._lock:
+            if self._users == 0:
+                self._applied.enter_context(self._patches.applied())
+            self._users += 1
         try:
             yield
         finally:
-            self._here.watcher = None
+            with self._lock:
+                self._users -= 1
+                if self._users == 0:
+                    self._applied.close()
+
+    @contextmanager
+    def watching(self, watcher: Watcher) -> Iterator[None]:
+        """The hooks are in place, and this thread's calls are shown to a watcher, inside the block."""
+        with self.installed():
+            self._here.watcher = watcher
+            try:
+                yield
+            finally:
+                self._here.watcher = None
 
     def _watcher(self) -> Watcher | None:
         return getattr(self._here, "watcher", None)

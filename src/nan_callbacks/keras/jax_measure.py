@@ -20,18 +20,27 @@ def gradients(grads: list[Any], scale: Any) -> tuple[Any, Any, Any]:
     """
     if not grads:
         return jnp.zeros(0), jnp.float32(0.0), jnp.zeros(0)
-    norms = jnp.sqrt(jnp.stack([jnp.sum(jnp.square(grad.astype(jnp.float32))) for grad in grads])) / scale
+    norms = _norms(grads) / scale
     total = jnp.linalg.norm(norms)
 
-    def closer_look() -> tuple[Any, Any]:
+    def closer_look() -> tuple[Any, Any, Any]:
         counts = jnp.stack([jnp.sum(~jnp.isfinite(grad)) for grad in grads])
-        return exact_norms(grads) / scale, counts.astype(jnp.float32)
+        norms = exact_norms(grads) / scale
+        largest = jnp.max(norms)
+        safe = jnp.where(largest > 0, largest, 1.0)
+        return norms, jnp.linalg.norm(norms / safe) * safe, counts.astype(jnp.float32)
 
     # A float32 sum of squares overflows at a norm of about 1e19 with finite elements.
-    norms, counts = jax.lax.cond(jnp.isfinite(total), lambda: (norms, jnp.zeros_like(norms)), closer_look)
-    largest = jnp.max(norms)
-    safe = jnp.where(largest > 0, largest, 1.0)
-    return norms, jnp.where(jnp.isfinite(total), total, jnp.linalg.norm(norms / safe) * safe), counts
+    measured: tuple[Any, Any, Any] = jax.lax.cond(
+        jnp.isfinite(total), lambda: (norms, total, jnp.zeros_like(norms)), closer_look
+    )
+    return measured
+
+
+def parameter_norms(arrays: list[Any]) -> Any:
+    """L2 norms: non-finite only if an element is. Arrays of which all norms are moderate are read only once."""
+    norms = _norms(arrays)
+    return jax.lax.cond(jnp.all(jnp.isfinite(norms)), lambda: norms, lambda: exact_norms(arrays))
 
 
 def exact_norms(arrays: list[Any]) -> Any:
@@ -48,5 +57,8 @@ def exact_norms(arrays: list[Any]) -> Any:
 
 def growth(after: list[Any], before: list[Any]) -> Any:
     """Largest factor by which the norm of a running variance grew."""
-    norms = [jnp.stack([jnp.linalg.norm(each.astype(jnp.float32)) for each in group]) for group in (after, before)]
-    return jnp.max(norms[0] / norms[1])
+    return jnp.max(_norms(after) / _norms(before))
+
+
+def _norms(arrays: list[Any]) -> Any:
+    return jnp.sqrt(jnp.stack([jnp.sum(jnp.square(array.astype(jnp.float32))) for array in arrays]))

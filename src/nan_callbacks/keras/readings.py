@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -15,6 +17,9 @@ LR_SCALE = 6
 
 HEAD = 6
 """Loss, gradient norm, statistics jump, loss scale, learning rate, admitted; then two numbers per variable."""
+
+FLOAT32 = struct.Struct("<f")
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -35,9 +40,9 @@ class Layout:
         return HEAD + 2 * len(self.names)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Reading:
-    """What one update of one optimizer measured, on the host."""
+    """What one update of one optimizer measured, on the host. One is made at every step: not frozen, which is slow."""
 
     stream: int
     optimizer_name: str
@@ -49,58 +54,70 @@ class Reading:
     admitted: bool
     non_finite_names: tuple[str, ...]
     """Paths of all variables with a non-finite gradient."""
-    norms: dict[str, float] = field(default_factory=dict)
-    """Gradient norm by variable, for diagnosis; empty where it was not read."""
 
 
 def pack_limits(limits: Sequence[Limits], lr_scale: float) -> np.ndarray:
     """One row per optimizer.
 
     The gate compares in float32, the core in float64: rounding a limit down makes both say the same of every float32.
+
+    Returns:
+        A read-only array; the very same one as long as nothing changes, so that it is sent to the device only once.
     """
+    return _packed(tuple(limits), lr_scale)
+
+
+def unpack(layouts: Sequence[Layout], vector: np.ndarray) -> list[Reading]:
+    """The readings in the vector that a compiled step returned."""
+    numbers, readings, start = vector.tolist(), [], 0
+    for layout in layouts:
+        readings.append(_unpack_one(layout, numbers, start))
+        start += layout.size
+    return readings
+
+
+@lru_cache(maxsize=8)
+def _packed(limits: tuple[Limits, ...], lr_scale: float) -> np.ndarray:
     rows = [
         [
             _rounded_down(each.max_loss),
             _rounded_down(each.max_grad_norm),
             _rounded_down(each.max_statistics_jump),
-            float(each.admit_non_finite_loss),
-            float(each.admit_non_finite_gradients),
-            float(each.closed),
+            each.admit_non_finite_loss,
+            each.admit_non_finite_gradients,
+            each.closed,
             lr_scale,
         ]
         for each in limits
     ]
-    return np.asarray(rows, np.float32)
+    packed = np.array(rows, np.float32)
+    packed.flags.writeable = False
+    return packed
 
 
-def unpack(layouts: Sequence[Layout], vector: np.ndarray) -> list[Reading]:
-    """The readings in the vector that a compiled step returned."""
-    readings, start = [], 0
-    for layout in layouts:
-        readings.append(_unpack_one(layout, vector[start : start + layout.size]))
-        start += layout.size
-    return readings
-
-
-def _unpack_one(layout: Layout, vector: np.ndarray) -> Reading:
-    loss, grad_norm, jump, loss_scale, learning_rate, admitted = (float(value) for value in vector[:HEAD])
-    count = len(layout.names)
-    bad = () if math.isfinite(grad_norm) else np.flatnonzero(vector[HEAD + count :])
+def _unpack_one(layout: Layout, numbers: list[float], start: int) -> Reading:
+    loss, grad_norm, jump, loss_scale, learning_rate, admitted = numbers[start : start + HEAD]
+    names = layout.names
+    bad: tuple[str, ...] = ()
+    if not math.isfinite(grad_norm):
+        counts = numbers[start + HEAD + len(names) : start + layout.size]
+        bad = tuple(name for name, count in zip(names, counts, strict=True) if count)
     return Reading(
         stream=layout.stream,
         optimizer_name=layout.optimizer_name,
         loss=loss if layout.has_loss else None,
-        grad_norm=grad_norm if count else None,
+        grad_norm=grad_norm if names else None,
         statistics_jump=jump if layout.has_jump else None,
         loss_scale=loss_scale if layout.has_loss_scale else None,
         learning_rate=learning_rate,
         admitted=admitted > 0.5,
-        non_finite_names=tuple(layout.names[i] for i in bad),
-        norms=dict(zip(layout.names, vector[HEAD : HEAD + count].tolist(), strict=True)),
+        non_finite_names=bad,
     )
 
 
-def _rounded_down(limit: float) -> np.float32:
-    with np.errstate(over="ignore"):
-        rounded = np.float32(limit)
-    return rounded if float(rounded) <= limit else np.nextafter(rounded, np.float32(-np.inf))
+def _rounded_down(limit: float) -> float:
+    """The largest float32 that is not larger."""
+    if abs(limit) > FLOAT32_MAX:
+        return limit if math.isinf(limit) else FLOAT32_MAX if limit > 0 else -math.inf
+    rounded: float = FLOAT32.unpack(FLOAT32.pack(limit))[0]
+    return rounded if rounded <= limit else float(np.nextafter(np.float32(rounded), np.float32(-np.inf)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,11 +11,17 @@ import numpy as np
 from keras import ops, tree
 
 from nan_callbacks.core import Action, Decision, Monitor, StepObservation
-from nan_callbacks.core.events import step_events
+from nan_callbacks.core.events import Event, step_events
+from nan_callbacks.core.finding import Finding
 from nan_callbacks.core.journal import Journal
+from nan_callbacks.diagnosis.desk import Desk
+from nan_callbacks.diagnosis.history import HistoryRecorder
 from nan_callbacks.errors import TrainingStoppedError
 from nan_callbacks.keras.backend import Backend
+from nan_callbacks.keras.examiner import Examination, about
+from nan_callbacks.keras.lab_start import values_in_slot
 from nan_callbacks.keras.readings import Reading, pack_limits
+from nan_callbacks.keras.recent import RecentBatches, as_fed, own_containers
 
 
 class GuardSession:
@@ -25,9 +32,12 @@ class GuardSession:
         backend: The guarded step of the active Keras backend.
         monitor: The core that decides.
         journal: The record.
+        desk: Takes incidents in; None: nobody does.
     """
 
-    def __init__(self, model: Any, backend: Backend, monitor: Monitor, journal: Journal) -> None:
+    def __init__(
+        self, model: Any, backend: Backend, monitor: Monitor, journal: Journal, desk: Desk | None = None
+    ) -> None:
         self.model = model
         self.backend = backend
         self.monitor = monitor
@@ -36,11 +46,16 @@ class GuardSession:
         self.batch_index = 0
         self.batches: list[Any] = []
         """The newest batch as the step received it, for a look at its values."""
-        self.last: StepObservation | None = None
-        """The newest judged observation, for logging."""
+        self.grad_norm: float | None = None
+        """Gradient norm of the newest step that has one, for logging."""
         self.restored = False
         """Whether the last judgement put an earlier state back."""
+        self.desk = desk
+        self.history = HistoryRecorder()
+        self.recent = RecentBatches()
+        self._found: list[tuple[StepObservation, tuple[Finding, ...], Event]] = []
         self._param_norm: float | None = None
+        self._last: StepObservation | None = None
 
     def epoch_start(self, epoch: int) -> None:
         """An epoch is about to begin."""
@@ -53,7 +68,7 @@ class GuardSession:
         Returns:
             What the step must stay under, one row per optimizer.
         """
-        self.batches = [batch]
+        self.batches = [own_containers(as_fed(batch))]
         if self.monitor.snapshot_is_due():
             self._take_snapshot()
         self._param_norm = None
@@ -71,28 +86,40 @@ class GuardSession:
         self.restored = False
         observations = [self._observation(reading, offset) for offset, reading in enumerate(readings)]
         decisions = [self._judge(seen) for seen in observations]
+        self._report_found()
+        if not any(decision.findings for decision in decisions):
+            self.recent.add(self.batches[0])
         self.batch_index += 1
         for decision in decisions:
             self.act(decision)
 
-    def check_parameters(self) -> None:
+    def check_parameters(self) -> bool:
         """Look whether an update has left non-finite parameters, and roll back if so.
 
-        Called where they would hurt most: before validation, before a checkpoint, at the end.
+        Called where they would hurt most: before a snapshot, before validation, before a checkpoint, at the end.
+
+        Returns:
+            True if all parameters were finite.
         """
         bad = self._non_finite_parameters()
         if not bad or self.monitor.policy.gave_up:
-            return
+            return not bad
+        last, step = self._last, max(self.monitor.step - 1, 0)
+        if last is not None and last.step == step and last.non_finite_parameters:
+            return False  # reported already, and left as they are
         seen = StepObservation(
-            step=max(self.monitor.step - 1, 0),
-            epoch=self.epoch,
-            batch_index=max(self.batch_index - 1, 0),
+            step=step,
+            epoch=last.epoch if last else self.epoch,
+            batch_index=last.batch_index if last else 0,
             non_finite_parameters=len(bad),
             non_finite_names=bad[:3],
             applied=False,
             optimizer_name=", ".join(type(optimizer).__name__ for optimizer in self.backend.optimizers),
         )
-        self.act(self._judge(seen, is_step=False))
+        decision = self._judge(seen, is_step=False)
+        self._report_found()
+        self.act(decision)
+        return False
 
     def act(self, decision: Decision) -> None:
         """Do what was decided; the scale of the learning rate is a part of the limits of every step.
@@ -103,6 +130,8 @@ class GuardSession:
         if decision.restore_slot is not None:
             self.backend.restore(decision.restore_slot, self.epoch)
             self.restored = True
+            if decision.restore_step is not None:
+                self.history.rolled_back(decision.restore_step)
         if decision.action is Action.STOP:
             self.model.stop_training = True
             if self.monitor.config.on_give_up == "raise":
@@ -139,15 +168,75 @@ class GuardSession:
 
     def _judge(self, seen: StepObservation, *, is_step: bool = True) -> Decision:
         decision = self.monitor.observe(seen)
-        self.last = seen
+        self._last = seen
+        if seen.grad_norm is not None:
+            self.grad_norm = seen.grad_norm
         if is_step and not seen.applied and decision.findings:
             self.journal.count_skipped_step()
-        self.journal.record(step_events(seen, decision))
+        events = step_events(seen, decision)
+        self.journal.record(events)
+        if decision.findings:
+            self._found.append((seen, decision.findings, events[0]))
+        if is_step:
+            self.history.observe(seen, incident=bool(decision.findings))
         return decision
 
+    # -- incidents -----------------------------------------------------------------------------------------------
+
+    @property
+    def last(self) -> StepObservation:
+        """The newest judged observation; one without numbers before the first step."""
+        return self._last or StepObservation(step=self.monitor.step, epoch=self.epoch, batch_index=self.batch_index)
+
+    def examination(
+        self, seen: StepObservation, findings: tuple[Finding, ...] = (), *, with_snapshots: bool = True
+    ) -> Examination:
+        """One incident, or the last step, ready to be looked into.
+
+        Args:
+            seen: The step.
+            findings: What was found about it.
+            with_snapshots: Whether trials may begin with the last known-good state.
+        """
+        failed = self.batches[0] if self.batches else None
+        backend = self.backend
+        return Examination(
+            self.model,
+            seen,
+            findings,
+            failed,
+            [batch for batch in self.recent.batches if batch is not failed],
+            self.history.history(),
+            state=lambda: getattr(backend, "live", None),
+            trusted=self._trusted if with_snapshots else lambda: None,
+            lr_scale=self.monitor.lr_scale,
+        )
+
+    def last_step(self, *, with_snapshots: bool = True) -> tuple[Event, Examination] | None:
+        """The newest batch, ready to be looked into; None before the first one."""
+        if not self.batches:
+            return None
+        return about(self.last), self.examination(self.last, with_snapshots=with_snapshots)
+
+    def _trusted(self) -> Mapping[int, Any] | None:
+        good = self.monitor.ledger.target()
+        known = good is not None and good.slot in self.backend.slots
+        return values_in_slot(self.model, self.backend, good.slot) if good is not None and known else None
+
+    def _report_found(self) -> None:
+        """Take the incidents to the desk: after the batch was taken back, before anything is done about them."""
+        found, self._found = self._found, []
+        if self.desk is not None:
+            for seen, findings, event in found:
+                self.desk.take_in(event, self._opener(seen, findings))
+
+    def _opener(self, seen: StepObservation, findings: tuple[Finding, ...]) -> Callable[[], Examination]:
+        return lambda: self.examination(seen, findings)
+
+    # -- the rest ------------------------------------------------------------------------------------------------
+
     def _take_snapshot(self) -> None:
-        self.check_parameters()
-        if not self._non_finite_parameters():
+        if self.check_parameters():
             self.backend.capture(self.monitor.snapshot_slot(), self.epoch)
 
     def _non_finite_parameters(self) -> tuple[str, ...]:

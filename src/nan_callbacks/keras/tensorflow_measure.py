@@ -8,31 +8,39 @@ import numpy as np
 import tensorflow as tf
 
 
-def gradients(grads: list[Any], scale: Any, *, exact: bool) -> tuple[Any, Any, Any]:
+def gradients(grads: list[Any], scale: Any, *, xla: bool) -> tuple[Any, Any, Any]:
     """Measure the gradients of one update.
 
     Args:
         grads: Dense tensors or ``IndexedSlices`` of any floating dtype.
         scale: What the gradients must be divided by: the loss scale.
-        exact: Whether repeated rows of sparse gradients are added up first, which XLA cannot compile.
+        xla: Whether XLA compiles the step, which has no operation of a size unknown beforehand.
 
     Returns:
         Norm of each gradient, their global norm, number of non-finite elements of each (zeros if the norm is finite).
     """
-    dense = [tf.cast(_values(grad, exact=exact), tf.float32) for grad in grads]
+    dense = [tf.cast(_values(grad, xla=xla), tf.float32) for grad in grads]
     scale = tf.cast(scale, tf.float32)
     norms = _norms(dense) / scale
     total = tf.norm(norms)
 
-    def closer_look() -> tuple[Any, Any]:
-        return exact_norms(dense) / scale, tf.stack([_count_non_finite(each) for each in dense])
+    def closer_look() -> tuple[Any, Any, Any]:
+        norms = exact_norms(dense) / scale
+        largest = tf.reduce_max(norms)
+        safe = tf.where(largest > 0, largest, 1.0)
+        return norms, tf.norm(norms / safe) * safe, tf.stack([_count_non_finite(each) for each in dense])
 
     # A float32 sum of squares overflows at a norm of about 1e19 with finite elements.
-    norms, counts = tf.cond(tf.math.is_finite(total), lambda: (norms, tf.zeros_like(norms)), closer_look)
-    largest = tf.reduce_max(norms)
-    safe = tf.where(largest > 0, largest, 1.0)
-    scaled_total = tf.norm(norms / safe) * safe
-    return norms, tf.where(tf.math.is_finite(total), total, scaled_total), counts
+    measured: tuple[Any, Any, Any] = tf.cond(
+        tf.math.is_finite(total), lambda: (norms, total, tf.zeros_like(norms)), closer_look
+    )
+    return measured
+
+
+def parameter_norms(tensors: list[Any]) -> Any:
+    """L2 norms: non-finite only if an element is. Tensors of which all norms are moderate are read only once."""
+    norms = _norms([tf.cast(tensor, tf.float32) for tensor in tensors])
+    return tf.cond(tf.reduce_all(tf.math.is_finite(norms)), lambda: norms, lambda: exact_norms(tensors))
 
 
 def exact_norms(tensors: list[Any]) -> Any:
@@ -63,6 +71,15 @@ def growth(variances: list[tuple[Any, Any]]) -> Any:
     before = _norms([tf.cast(old, tf.float32) for _, old in variances])
     after = _norms([tf.cast(variable.value, tf.float32) for variable, _ in variances])
     return tf.reduce_max(after / before)
+
+
+def summed(grads: list[Any]) -> list[Any]:
+    """The gradients that the optimizer will apply: those of all replicas together.
+
+    Keras adds them up itself, after its own clipping; its sum cannot be had without a second one here.
+    """
+    context = tf.distribute.get_replica_context()
+    return list(context.all_reduce(tf.distribute.ReduceOp.SUM, grads))
 
 
 def agree(loss: Any, total: Any, jump: Any, counts: Any) -> tuple[Any, Any, Any, Any]:
@@ -96,10 +113,18 @@ def _count_non_finite(tensor: Any) -> Any:
     return tf.reduce_sum(tf.cast(~tf.math.is_finite(tensor), tf.float32))
 
 
-def _values(grad: Any, *, exact: bool) -> Any:
+def _values(grad: Any, *, xla: bool) -> Any:
     if not isinstance(grad, tf.IndexedSlices):
         return tf.convert_to_tensor(grad)
-    if not exact:
-        return grad.values
+    if xla:  # which has no tf.unique
+        return _merged_rows(grad)
     rows, positions = tf.unique(grad.indices)
     return tf.math.unsorted_segment_sum(grad.values, positions, tf.size(rows))
+
+
+def _merged_rows(grad: tf.IndexedSlices) -> Any:
+    """The rows of a sparse gradient, repeated ones added up; as many as before, the spare ones zero."""
+    order = tf.argsort(grad.indices)
+    indices = tf.gather(grad.indices, order)
+    is_new = tf.concat([tf.zeros([1], tf.int32), tf.cast(indices[1:] != indices[:-1], tf.int32)], 0)
+    return tf.math.unsorted_segment_sum(tf.gather(grad.values, order), tf.cumsum(is_new), tf.size(indices))

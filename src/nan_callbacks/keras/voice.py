@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
-from nan_callbacks.core import StepObservation
+import keras
 
 PREFIX = "nan_callbacks/"
 
@@ -30,9 +31,34 @@ def speaker(params: dict[str, Any] | None, *, verbose: bool) -> Callable[[str], 
     return say
 
 
-def published(summary: dict[str, Any], last: StepObservation | None) -> dict[str, float]:
-    """Values for the logs."""
+def published(summary: dict[str, Any], grad_norm: float | None) -> dict[str, float]:
+    """Values for the logs.
+
+    Args:
+        summary: Totals of the run.
+        grad_norm: Gradient norm of the newest step that has one; None before it.
+    """
     values = {PREFIX + name: float(summary[name]) for name in PUBLISHED_TOTALS}
-    if last is not None and last.grad_norm is not None:
-        values[PREFIX + "grad_norm"] = last.grad_norm
+    if grad_norm is not None:
+        values[PREFIX + "grad_norm"] = grad_norm
     return values
+
+
+def say_unguarded() -> None:
+    """Say that there is nothing to guard."""
+    warnings.warn(
+        "NaNGuard: this training step calls no optimizer that can be seen from outside, so it is not guarded.",
+        stacklevel=2,
+    )
+
+
+def say_loss_is_hidden() -> None:
+    """Say that half of what the guard looks at is missing."""
+    remedy = "Feed the loss to a `keras.metrics.Mean` named 'loss' of the model"
+    if keras.backend.backend() != "jax":
+        remedy += " before the optimizer is called, or compute it with `self.compute_loss`"
+    warnings.warn(
+        "NaNGuard: the loss of this training step cannot be seen, so its steps are judged by their gradients alone. "
+        f"{remedy}.",
+        stacklevel=2,
+    )

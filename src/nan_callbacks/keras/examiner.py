@@ -1,0 +1,108 @@
+"""Examines incidents of a Keras fit: gathers the evidence in the laboratory and asks for the cause."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from nan_callbacks.core import StepObservation
+from nan_callbacks.core.events import Event
+from nan_callbacks.core.finding import Finding
+from nan_callbacks.diagnosis.diagnose import Budget, diagnose
+from nan_callbacks.diagnosis.diagnosis import Diagnosis
+from nan_callbacks.diagnosis.evidence import Evidence, History
+from nan_callbacks.diagnosis.origin import ReplayResult
+from nan_callbacks.keras.evidence import REPLAY_SHARE, gather, settings_of
+from nan_callbacks.keras.lab import KerasLab
+from nan_callbacks.keras.saving import save_incident
+
+NO_STEP = (
+    "expected a fit with this guard before or around diagnose(), received none; without a fit use "
+    "nan_callbacks.diagnose_step(model, batch)."
+)
+"""What is said to a user who asks for a diagnosis of nothing."""
+
+
+class Examination:
+    """One incident: implements :class:`nan_callbacks.diagnosis.desk.Case`.
+
+    Args:
+        model: The model.
+        seen: The failed step.
+        findings: What was found about it.
+        failed: Its batch as the step received it; None if it was not kept.
+        recent: Batches of accepted steps, oldest first.
+        history: The run so far.
+        state: JAX only: returns what ``fit`` hands around.
+        trusted: Returns the values of the last known-good snapshot by ``id`` of the variable.
+        lr_scale: What the guard has the learning rate multiplied by.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        seen: StepObservation,
+        findings: Sequence[Finding],
+        failed: Any,
+        recent: Sequence[Any],
+        history: History,
+        *,
+        state: Callable[[], Any] = lambda: None,
+        trusted: Callable[[], Mapping[int, Any] | None] = lambda: None,
+        lr_scale: float = 1.0,
+    ) -> None:
+        self._model = model
+        self._seen, self._findings, self._history = seen, tuple(findings), history
+        self._failed, self._recent, self._state = failed, recent, state
+        self._trusted, self._lr_scale = trusted, lr_scale
+        self._obstacle = "no batch of the step was kept" if failed is None else obstacle_of(model)
+
+    def replay(self, seconds: float) -> ReplayResult:
+        """The failed step once more, traced."""
+        if self._obstacle:
+            return ReplayResult(note=self._obstacle)
+        return self._laboratory().replay(seconds * REPLAY_SHARE)
+
+    def diagnose(self, replay: ReplayResult, budget: Budget) -> Diagnosis:
+        """The cause."""
+        if self._obstacle:
+            settings = settings_of(self._model)
+            evidence = Evidence(
+                seen=self._seen, findings=self._findings, replay=replay, history=self._history, **settings
+            )
+            return diagnose(evidence, None, budget)
+        lab = self._laboratory()
+        evidence = gather(lab, self._seen, self._findings, replay, history=self._history, seconds=budget.seconds)
+        return diagnose(evidence, lab, budget)
+
+    def save(self, folder: Path, event: Event) -> None:
+        """Write the batch and the state down."""
+        save_incident(
+            folder, model=self._model, failed=self._failed, recent=self._recent, state=self._state(), about=event
+        )
+
+    def _laboratory(self) -> KerasLab:
+        # A new one each time: what it has learnt is of no use once the run has gone on.
+        return KerasLab(
+            self._model,
+            self._failed,
+            self._recent,
+            state=self._state,
+            trusted=self._trusted,
+            lr_scale=self._lr_scale,
+        )
+
+
+def obstacle_of(model: Any) -> str:
+    """Why a model has no laboratory; empty if it has one."""
+    if keras.distribution.distribution() is not None or getattr(model, "_distribute_strategy", None) is not None:
+        return "the model is distributed over several devices"
+    return ""
+
+
+def about(seen: StepObservation) -> Event:
+    """What a record of the stream says about a step that is no incident."""
+    return {"step": seen.step, "epoch": seen.epoch, "batch_index": seen.batch_index, "optimizer": seen.stream}

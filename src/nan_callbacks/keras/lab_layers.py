@@ -1,0 +1,144 @@
+"""What the layers of a model do with one batch: activations, weights, gradients."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from nan_callbacks.diagnosis.evidence import LayerEvidence
+from nan_callbacks.keras.lab_batch import is_floating
+from nan_callbacks.keras.model_parts import unique
+from nan_callbacks.keras.patches import Patches
+from nan_callbacks.keras.replay_layers import place_of
+
+BOUNDED: dict[str, tuple[float, float]] = {
+    "sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0), "hard_sigmoid": (0.0, 1.0), "hard_tanh": (-1.0, 1.0),
+}  # fmt: skip
+"""Activations with two bounds."""
+
+RECTIFIERS = frozenset({"relu", "relu6"})
+"""Activations that are exactly zero for negative inputs."""
+
+SATURATED_WITHIN = 0.01
+"""Of the distance between the bounds; what :attr:`.LayerEvidence.saturated_share` says."""
+
+MOST_VALUES = 1 << 20
+"""Values looked at per tensor, evenly spaced: a standard deviation of more is none the better."""
+
+
+class LayerProbe:
+    """Watches the layers without layers inside, the recurrent ones, and activations in a functional graph.
+
+    Args:
+        model: The model.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.layers: list[Any] = []
+        """What was called, in order; of one that is called repeatedly, only the first call."""
+        self._seen: list[Any] = []
+        self._patches = Patches()
+        for layer in _leaves(model):
+            self._patches.plan(layer, "call", self._watched(layer))
+
+    @contextmanager
+    def watching(self) -> Iterator[list[Any]]:
+        """Inside, every watched layer's output is added to the list."""
+        self.layers.clear()
+        self._seen = []
+        with self._patches.applied():
+            yield self._seen
+
+    def _watched(self, layer: Any) -> Callable[..., Any]:
+        original = layer.call
+
+        @functools.wraps(original)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            output = original(*args, **kwargs)
+            first = output[0] if isinstance(output, list | tuple) and output else output
+            if all(layer is not each for each in self.layers) and is_floating(first):
+                self.layers.append(layer)
+                self._seen.append(first)
+            return output
+
+        return call
+
+
+def _leaves(model: Any) -> list[Any]:
+    layers = list(model._flatten_layers(include_self=True, recursive=True))
+    recurrent = [layer for layer in layers if isinstance(layer, keras.layers.RNN)]
+    inside = {id(each) for layer in recurrent for each in layer._flatten_layers(include_self=False, recursive=True)}
+    own = [layer for layer in layers if layer in recurrent or not getattr(layer, "_layers", None)]
+    nodes = [node for layer in layers for node in getattr(layer, "operations", None) or []]
+    activations = [node for node in nodes if not isinstance(node, keras.layers.Layer) and _activation(node)]
+    skipped = (keras.layers.InputLayer,)
+    chosen = [each for each in own if id(each) not in inside and not isinstance(each, skipped) and each is not model]
+    return unique([*chosen, *activations])
+
+
+def _activation(layer: Any) -> str:
+    """Name of the activation that a layer ends with; empty if there is none that has bounds or a dead side."""
+    named = getattr(getattr(layer, "activation", None), "__name__", "")
+    kind = type(layer).__name__.lower()
+    return next((name for name in (named, kind) if name in BOUNDED or name in RECTIFIERS), "")
+
+
+def evidence_of(
+    layers: Sequence[Any], outputs: Sequence[np.ndarray], gradients: Mapping[str, float]
+) -> tuple[LayerEvidence, ...]:
+    """The measurements.
+
+    Args:
+        layers: In the order of the forward pass.
+        outputs: Of each layer, float32.
+        gradients: Norm of the gradient of each variable, by path.
+    """
+    return tuple(_evidence(layer, output, gradients) for layer, output in zip(layers, outputs, strict=True))
+
+
+def _evidence(layer: Any, output: np.ndarray, gradients: Mapping[str, float]) -> LayerEvidence:
+    variables = list(getattr(layer, "trainable_variables", []))
+    norms = [gradients[variable.path] for variable in variables if variable.path in gradients]
+    weight = _weight(layer, variables)
+    flat = output.reshape(-1)
+    flat = flat[:: max(1, flat.size // MOST_VALUES)]
+    flat = flat[np.isfinite(flat)].astype(np.float64)
+    kind = _activation(layer)
+    return LayerEvidence(
+        name=place_of(layer).path,
+        kind=type(layer).__name__,
+        activation_std=float(flat.std()) if flat.size else None,
+        activation_max=float(np.abs(flat).max()) if flat.size else None,
+        saturated_share=_saturated(flat, BOUNDED[kind]) if kind in BOUNDED and flat.size else None,
+        dead_share=_dead(layer, output) if kind in RECTIFIERS and output.ndim > 1 and flat.size else None,
+        weight_norm=None if weight is None else float(np.linalg.norm(weight)),
+        weight_scale=None if weight is None else float(weight.std()) * math.sqrt(weight[..., 0].size),
+        grad_norm=math.hypot(*norms) if norms else None,
+    )
+
+
+def _weight(layer: Any, variables: list[Any]) -> np.ndarray | None:
+    """The first matrix of a layer that multiplies its input; an embedding's only looks its rows up."""
+    if isinstance(layer, keras.layers.Embedding):
+        return None
+    matrices = [v for v in variables if len(v.shape) >= 2 and "bias" not in v.name]
+    return np.asarray(ops.convert_to_numpy(ops.cast(matrices[0].value, "float32")), np.float64) if matrices else None
+
+
+def _saturated(values: np.ndarray, bounds: tuple[float, float]) -> float:
+    low, high = bounds
+    margin = SATURATED_WITHIN * (high - low)
+    return float(((values < low + margin) | (values > high - margin)).mean())
+
+
+def _dead(layer: Any, output: np.ndarray) -> float:
+    axis = 1 if getattr(layer, "data_format", "") == "channels_first" else output.ndim - 1
+    alive = np.moveaxis(output != 0, axis, -1).reshape(-1, output.shape[axis]).any(axis=0)
+    return float((~alive).mean())
