@@ -1,24 +1,22 @@
 """Count false alarms: train every healthy run under a `NaNGuard()` with default settings.
 
-Usage: python -m benchmarks.false_alarms [--seeds N] [--only NAME ...]
+Usage: python -m benchmarks.false_alarms [--framework lightning|keras] [--backend NAME] [--seeds N] [--only NAME ...]
 
 Nothing is wrong in these runs, so every incident is a false alarm and every skip or rollback is harm. The
 exit code is 1 when the guard skipped a step, rolled back or stopped a run, or when a run failed.
 """
 
 import argparse
+import importlib
+import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from scipy.stats import chi2
-
-from benchmarks.healthy import HEALTHY_RUNS, HealthyRun, silence_lightning
-from nan_callbacks.lightning import NaNGuard
 
 PER_STEPS = 100_000
 COUNTERS = ("steps", "incidents", "skipped_steps", "rollbacks", "lr_cuts")
@@ -40,20 +38,59 @@ class Outcome:
     harmful: bool
 
 
-def measure(run: HealthyRun, seed: int) -> Outcome:
+Train = Callable[[Any, int, Any], Iterable[None]]
+"""Trains a run from a seed under a guard; yields after each fit, whose summary is then there to be read."""
+
+
+def train_lightning(run: Any, seed: int, guard: Any) -> Iterable[None]:
+    """One call of `Trainer.fit`."""
+    run.train(seed, [guard])
+    yield
+
+
+def train_keras(run: Any, seed: int, guard: Any) -> Iterable[None]:
+    """One call of `model.fit` or several."""
+    for fit in run.fits(seed):
+        fit.run([guard])
+        yield
+
+
+def framework(name: str, backend: str | None) -> tuple[Mapping[str, Any], Any, Train]:
+    """The healthy runs of a framework, its guard, and how its runs are trained; imported only when asked for."""
+    if name == "keras":
+        os.environ["KERAS_BACKEND"] = backend or os.environ.get("KERAS_BACKEND", "tensorflow")
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        runs = importlib.import_module("benchmarks.healthy_keras").HEALTHY_RUNS
+        return runs, importlib.import_module("nan_callbacks.keras").NaNGuard, train_keras
+    importlib.import_module("torch").set_num_threads(1)
+    healthy = importlib.import_module("benchmarks.healthy")
+    healthy.silence_lightning()
+    return healthy.HEALTHY_RUNS, importlib.import_module("nan_callbacks.lightning").NaNGuard, train_lightning
+
+
+def measure(run: Any, seed: int, guard: Any, train: Train) -> Outcome:
     """Train one run under a guard with default settings (only its messages are turned off)."""
-    guard = NaNGuard(verbose=False)
-    failure = None
+    counts: Counter[str] = Counter()
+    remarks: list[str] = []
+    failures: list[str] = []
+
+    def look() -> None:
+        summary = guard.summary
+        counts.update({name: int(summary.get(name, 0)) for name in COUNTERS})
+        remarks.extend(described(guard.events))
+        if summary.get("stopped"):
+            failures.append(f"STOPPED: {summary.get('stop_reason')}")
+        if guard.is_aside:
+            failures.append("FAILED: the guard stepped aside")
+
     try:
-        run.train(seed, [guard])
+        for _ in train(run, seed, guard):
+            look()
     except Exception as error:  # one broken run must not hide the others
-        failure = f"FAILED: {type(error).__name__}: {error}"
-    summary = dict(guard.summary)
-    counts = Counter({name: int(summary.get(name, 0)) for name in COUNTERS})
-    stopped = f"STOPPED: {summary.get('stop_reason')}" if summary.get("stopped") else None
-    remarks = [*described(guard.events), *filter(None, (stopped, failure))]
-    harmful = bool(counts["skipped_steps"] or counts["rollbacks"] or stopped or failure)
-    return Outcome(counts, "; ".join(remarks), harmful)
+        look()
+        failures.append(f"FAILED: {type(error).__name__}: {error}")
+    harmful = bool(counts["skipped_steps"] or counts["rollbacks"] or failures)
+    return Outcome(counts, "; ".join([*remarks, *failures]), harmful)
 
 
 def described(events: Iterable[dict[str, Any]]) -> list[str]:
@@ -83,24 +120,36 @@ def rate_line(what: str, alarms: int, steps: int) -> str:
 
 def parsed_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--framework", choices=["lightning", "keras"], default="lightning")
+    parser.add_argument("--backend", choices=["tensorflow", "jax", "torch"], help="of Keras")
     parser.add_argument("--seeds", type=int, default=2, help="seeds 0 to N-1 of every run (default: %(default)s)")
-    parser.add_argument("--only", nargs="+", choices=sorted(HEALTHY_RUNS), metavar="NAME", help="these runs only")
-    return parser.parse_args()
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these runs only")
+    options = parser.parse_args()
+    if options.backend and options.framework != "keras":
+        parser.error("--backend belongs to --framework keras")
+    return options
+
+
+def chosen(runs: Mapping[str, Any], names: list[str] | None) -> list[Any]:
+    """The runs of these names; all of them if none are given."""
+    unknown = sorted(set(names or ()) - set(runs))
+    if unknown:
+        sys.exit(f"unknown runs: {', '.join(unknown)}; there are: {', '.join(sorted(runs))}")
+    return [runs[name] for name in names or runs]
 
 
 def main() -> int:
     """Print one row as soon as its run is over, then the totals; return the exit code."""
     options = parsed_options()
-    torch.set_num_threads(1)
-    silence_lightning()
-    jobs = [(HEALTHY_RUNS[name], seed) for name in options.only or HEALTHY_RUNS for seed in range(options.seeds)]
+    runs, make_guard, train = framework(options.framework, options.backend)
+    jobs = [(run, seed) for run in chosen(runs, options.only) for seed in range(options.seeds)]
     width = max(len(run.name) for run, _ in jobs) + 2
     print(f"{'':>9} {'run':<{width}} " + " ".join(f"{heading:>9}" for heading in HEADINGS) + "   seconds")
     totals: Counter[str] = Counter()
     harmed = 0
     for number, (run, seed) in enumerate(jobs, start=1):
         began = time.perf_counter()
-        outcome = measure(run, seed)
+        outcome = measure(run, seed, make_guard(verbose=False), train)
         seconds = time.perf_counter() - began
         totals.update(outcome.counts)
         harmed += outcome.harmful

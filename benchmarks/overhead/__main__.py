@@ -1,107 +1,63 @@
 """Measure the overhead: the guard with default settings, next to no guard and to what people use instead.
 
-Usage: python -m benchmarks.overhead [--steps N] [--models NAME,NAME]
+Usage: python -m benchmarks.overhead [--framework lightning] [--models NAME,NAME] [--steps N]
+       python -m benchmarks.overhead --framework keras [--backend NAME] [--models NAME,NAME] [--rounds N]
 
-All arms train the same model on the same batches in one process on one thread, a few steps each in turn and in a
-random order. CPU time is measured; what else the machine does still shows, in shared caches and memory, so let it
-be idle. `whole step` compares whole steps with those of the unguarded arm in the same round: median [quartiles];
-the second unguarded arm shows how far noise goes. `own` is the time inside the arm's own hooks and the places that
-it has taken over, as a share of an unguarded step: far less noisy, but blind to what happens elsewhere. The price
-of a snapshot is spread over the steps between two. The exit code is 1 if the guard's own time misses its target,
-or if anything disturbed a run.
+All arms train the same model on the same batches in one process on one thread, a few steps each in turn and in another
+order every time. CPU time is measured; what else the machine does still shows, in shared caches and memory, so let it
+be idle. Every arm is compared with the unguarded one in the same round; the second unguarded arm shows how far noise
+goes. The exit code is 1 if the guard misses its target, or if anything disturbed a run.
+
+Keras picks its backend once per process: without --backend, each one is measured in a process of its own.
 """
 
 import argparse
-import os
-import statistics
+import subprocess
 import sys
-import time
-import warnings
 
-import pytorch_lightning
-import torch
+from benchmarks.overhead.keras.machine import BACKENDS, choose
 
-from benchmarks.healthy import silence_lightning
-from benchmarks.overhead.arms import ARMS, GUARD, Arm
-from benchmarks.overhead.comparison import CADENCE, Times, compare
-from benchmarks.overhead.workloads import WORKLOADS, Workload
-
-NAMES = [workload.name for workload in WORKLOADS]
-HEADINGS = f"{'':<22}{'whole step':>28}{'own, every step':>24}{'snapshots':>12}{'own, all':>12}"
-
-
-def row(times: Times, arm: Arm) -> str:
-    """One line of the table."""
-    low, middle, high = times.extra(arm)
-    whole = f"{middle:+.2%} [{low:+.2%}, {high:+.2%}]"
-    if not arm.has_own_time:
-        return f"{arm.name:<22}{whole:>28}"
-    seconds, step = times.own_every_step(arm), times.unguarded_step
-    own = f"{seconds * 1e6:.0f} us  {seconds / step:.2%}"
-    snapshots = f"{snapshot_share(times):.2%}" if arm is GUARD else ""
-    return f"{arm.name:<22}{whole:>28}{own:>24}{snapshots:>12}{own_share(times, arm):>12.2%}"
-
-
-def snapshot_share(times: Times) -> float:
-    """Price of a snapshot, spread over the steps between two, in unguarded steps."""
-    return times.own_snapshot / CADENCE / times.unguarded_step
-
-
-def own_share(times: Times, arm: Arm) -> float:
-    """An arm's own time of a step, in unguarded steps."""
-    every_step = times.own_every_step(arm) / times.unguarded_step
-    return every_step + snapshot_share(times) if arm is GUARD else every_step
-
-
-def report(workload: Workload, times: Times, seconds: float) -> bool:
-    """Print the table of one workload; return whether the guard met its target."""
-    parameters = sum(parameter.numel() for parameter in workload.build().parameters())
-    steps, step = len(times.steps(GUARD)), times.unguarded_step
-    print(f"\n{workload.name}: {parameters / 1e6:.1f}M parameters, {step * 1e3:.1f} ms CPU a step unguarded, ", end="")
-    print(f"{steps} steps an arm in turns of {workload.block}, {seconds:.0f} s\n{HEADINGS}")
-    for arm in ARMS:
-        print(row(times, arm))
-    share = own_share(times, GUARD)
-    met = share <= workload.target and not times.disturbances
-    print(f"one snapshot: {times.own_snapshot * 1e3:.2f} ms = {times.own_snapshot / step:.1%} of a step; ", end="")
-    print(f"one checkpoint: {statistics.mean(times.checkpoints) * 1e3:.2f} ms more")
-    for disturbance in times.disturbances:
-        print(f"DISTURBED: {disturbance}")
-    print(f"the guard's own time: {share:.2%} of the step, target {workload.target:.1%}: {'met' if met else 'MISSED'}")
-    return met
+MODELS = ("mlp", "cnn", "transformer")
 
 
 def parsed_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--steps", type=int, help="measured steps of each arm (default: depends on the model)")
-    parser.add_argument(
-        "--models", default=",".join(NAMES), help="some of them, comma-separated (default: %(default)s)"
-    )
+    parser.add_argument("--framework", choices=("lightning", "keras"), default="lightning", help="default: lightning")
+    parser.add_argument("--backend", choices=BACKENDS, help="of Keras (default: all, one after the other)")
+    parser.add_argument("--steps", type=int, help="Lightning: measured steps of each arm (default: by model)")
+    parser.add_argument("--rounds", type=int, help="Keras: turns of each arm (default: by model)")
+    parser.add_argument("--models", default=",".join(MODELS), help="some of them (default: %(default)s)")
     options = parser.parse_args()
-    options.models = options.models.split(",")
-    for name in options.models:
-        if name not in NAMES:
-            parser.error(f"--models: expected some of {', '.join(NAMES)}, received {name}")
-    if options.steps is not None and options.steps < 1:
-        parser.error(f"--steps: expected a whole number >= 1, received {options.steps}")
+    for name in options.models.split(","):
+        if name not in MODELS:
+            parser.error(f"--models: expected some of {', '.join(MODELS)}, received {name}")
+    for name in ("steps", "rounds"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name}: expected a whole number >= 1, received {value}")
     return options
+
+
+def measure_keras(options: argparse.Namespace) -> bool:
+    """One backend in this process, or all of them in processes of their own."""
+    if options.backend is None:
+        commands = [[sys.executable, "-m", "benchmarks.overhead", *sys.argv[1:], "--backend", b] for b in BACKENDS]
+        codes = [subprocess.run(command, check=False).returncode for command in commands]
+        return not any(codes)
+    choose(options.backend)
+    from benchmarks.overhead.keras.table import measure  # imports Keras with this backend
+
+    return measure(options.models.split(","), options.rounds, options.backend)
 
 
 def main() -> int:
     """Compare the arms on each model; return the exit code."""
     options = parsed_options()
-    torch.set_num_threads(1)
-    silence_lightning()
-    warnings.filterwarnings("ignore")  # Lightning's advice on data loaders, and on anomaly mode
-    print(f"torch {torch.__version__}, pytorch-lightning {pytorch_lightning.__version__}, ", end="")
-    print(f"{torch.get_num_threads()} thread on a machine of {os.cpu_count()} CPUs")
-    met = []
-    for workload in WORKLOADS:
-        if workload.name in options.models:
-            began = time.perf_counter()
-            times = compare(workload, options.steps or workload.steps)
-            met.append(report(workload, times, time.perf_counter() - began))
-    return 0 if all(met) else 1
+    if options.framework == "keras":
+        return 0 if measure_keras(options) else 1
+    from benchmarks.overhead.lightning.table import measure
+
+    return 0 if measure(options.models.split(","), options.steps) else 1
 
 
 if __name__ == "__main__":

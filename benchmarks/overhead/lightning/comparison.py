@@ -6,9 +6,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from benchmarks.overhead.arms import ARMS, CONSTANT_SNAPSHOTS, GUARD, NO_GUARD, Arm
-from benchmarks.overhead.open_fit import OpenFit, Step, hold_all_open
-from benchmarks.overhead.workloads import Workload
+from benchmarks.overhead.lightning.arms import ARMS, CONSTANT_SNAPSHOTS, GUARD, NO_GUARD, Arm
+from benchmarks.overhead.lightning.open_fit import OpenFit, Step, hold_all_open
+from benchmarks.overhead.lightning.workloads import Workload
 from nan_callbacks.core import GuardConfig
 from nan_callbacks.lightning import NaNGuard
 

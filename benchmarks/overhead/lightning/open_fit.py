@@ -12,9 +12,9 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from benchmarks.overhead.arms import Arm
+from benchmarks.overhead.lightning.arms import Arm
+from benchmarks.overhead.lightning.workloads import Workload
 from benchmarks.overhead.stopwatch import Function, Stopwatch
-from benchmarks.overhead.workloads import Workload
 
 BATCHES = 8
 """Different batches, used in turn."""

@@ -1,0 +1,1 @@
+"""The two thirds of the corpus that were seen while the diagnosis was made."""

@@ -1,0 +1,1 @@
+"""The overhead of the Keras guard, on one backend per process."""

@@ -1,0 +1,1 @@
+"""The overhead of the Lightning guard."""
