@@ -15,7 +15,10 @@ from nan_callbacks.lightning import NaNGuard
 
 PARAMETERS = inspect.signature(NaNGuard).parameters
 OF_DIAGNOSES = {field.name for field in fields(DeskSettings)}
-OF_THIS_ADAPTER = {"events_path", "log_every_n_steps", "checkpoint_snapshots", "verbose", "strict", *OF_DIAGNOSES}
+OF_EVERY_ADAPTER = {
+    "events_path", "log_every_n_steps", "checkpoint_snapshots", "checkup", "health_every_n_steps", "ignore", "verbose",
+    "strict", *OF_DIAGNOSES,
+}  # fmt: skip
 DIFFERENT: dict[str, Any] = {
     "on_non_finite": "stop",
     "on_spike": "observe",
@@ -39,7 +42,7 @@ def test_the_signature_has_every_setting_of_the_core_with_its_default_and_type()
     hints = typing.get_type_hints(NaNGuard.__init__)
     core_hints = typing.get_type_hints(GuardConfig)
 
-    assert set(PARAMETERS) == {*GuardConfig.names(), *OF_THIS_ADAPTER}
+    assert set(PARAMETERS) == {*GuardConfig.names(), *OF_EVERY_ADAPTER}
     for field in fields(GuardConfig):
         assert PARAMETERS[field.name].default == field.default, field.name
         assert hints[field.name] == core_hints[field.name], field.name
@@ -70,12 +73,16 @@ def test_arguments_are_kept_under_their_own_names(tmp_path: Path):
         events_path=tmp_path / "events.jsonl",
         log_every_n_steps=5,
         checkpoint_snapshots="never",
+        checkup=False,
+        health_every_n_steps=7,
+        ignore=["DATA502"],
         verbose=False,
         strict=True,
     )
 
     assert guard.events_path == tmp_path / "events.jsonl"
     assert (guard.log_every_n_steps, guard.checkpoint_snapshots) == (5, "never")
+    assert (guard.checkup, guard.health_every_n_steps, guard.ignore) == (False, 7, ["DATA502"])
     assert (guard.verbose, guard.strict) == (False, True)
 
 
@@ -96,6 +103,9 @@ WRONG = [
     *[("lr_recovery_steps", value) for value in (0, -1, 1.5)],
     *[("events_path", value) for value in (3, True, ["events.jsonl"])],
     *[("log_every_n_steps", value) for value in (0, -1, 2.5, True, "50")],
+    *[("health_every_n_steps", value) for value in (0, -1, 2.5, True, "50")],
+    *[("checkup", value) for value in ("yes", None, 1)],
+    *[("ignore", value) for value in ("DATA502", ["DATA999"], ["NAN101"], [502], None, 3)],
     *[("checkpoint_snapshots", value) for value in ("sometimes", None, True)],
     *[("diagnose", value) for value in ("always", None, True)],
     *[("diagnose_budget_s", value) for value in (0, -1.0, float("nan"), float("inf"), "60", None, True)],

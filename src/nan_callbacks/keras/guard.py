@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import keras
 
-from nan_callbacks.core import GuardConfig, Monitor
-from nan_callbacks.core.arguments import check_arguments
+from nan_callbacks.core import Monitor
 from nan_callbacks.core.events import Event
 from nan_callbacks.core.journal import Journal
-from nan_callbacks.diagnosis.desk import Desk, DeskSettings
+from nan_callbacks.diagnosis.desk import Desk
 from nan_callbacks.diagnosis.diagnosis import Diagnosis
 from nan_callbacks.diagnosis.incident import Incident
 from nan_callbacks.errors import NaNCallbacksError
 from nan_callbacks.fail_open import fails_open
+from nan_callbacks.guard_shell import GuardShell
 from nan_callbacks.keras import saved_snapshots
 from nan_callbacks.keras.backend import Backend, make_backend
 from nan_callbacks.keras.checkpoints import CheckpointHooks
@@ -30,7 +30,7 @@ from nan_callbacks.keras.train_function import OwnedTrainFunction
 from nan_callbacks.keras.voice import published, say_loss_is_hidden, say_unguarded, speaker
 
 
-class NaNGuard(keras.callbacks.Callback):
+class NaNGuard(GuardShell, keras.callbacks.Callback):
     """Watches every optimizer step, keeps bad ones from the weights, and puts the run right.
 
     A step whose loss or gradients are non-finite, or far outside their own history, is dropped as if its batch had
@@ -65,6 +65,11 @@ class NaNGuard(keras.callbacks.Callback):
         on_incident: Called with every :class:`nan_callbacks.diagnosis.incident.Incident`.
         save_batch: Folder into which the batch and the weights of every examined incident are written, for
             ``nan-callbacks replay``; None saves nothing.
+        checkup: Whether data, labels, model, initialisation, learning rate and library versions are looked over before
+            the first step, at the cost of about ten steps.
+        health_every_n_steps: Steps between looks at the layers: saturation, dead units, gradients by depth, update
+            ratios, headroom of the number format; None looks at none.
+        ignore: Codes that the checkup and the looks at the layers shall not report, such as ``["DATA502"]``.
         verbose: Whether incidents and actions are printed.
         strict: Whether an error inside the guard is raised. Otherwise it is reported once and the guard steps aside.
 
@@ -100,41 +105,14 @@ class NaNGuard(keras.callbacks.Callback):
         diagnose_budget_s: float = 60.0,
         on_incident: Callable[[Incident], None] | None = None,
         save_batch: str | os.PathLike[str] | None = None,
+        checkup: bool = True,
+        health_every_n_steps: int | None = 50,
+        ignore: Sequence[str] = (),
         verbose: bool = True,
         strict: bool = False,
     ) -> None:
         super().__init__()
-        self.config = GuardConfig(
-            on_non_finite=on_non_finite,
-            on_spike=on_spike,
-            on_divergence=on_divergence,
-            window_size=window_size,
-            warmup_steps=warmup_steps,
-            z_threshold=z_threshold,
-            min_ratio=min_ratio,
-            max_consecutive_skips=max_consecutive_skips,
-            max_skip_fraction=max_skip_fraction,
-            max_rollbacks=max_rollbacks,
-            lr_factor=lr_factor,
-            lr_recovery_steps=lr_recovery_steps,
-            snapshot_every_n_steps=snapshot_every_n_steps,
-            probation_steps=probation_steps,
-            on_give_up=on_give_up,
-        )
-        self.events_path = events_path
-        self.log_every_n_steps = log_every_n_steps
-        self.checkpoint_snapshots = checkpoint_snapshots
-        self.verbose = verbose
-        self.strict = strict
-        check_arguments(
-            events_path, log_every_n_steps, checkpoint_snapshots=checkpoint_snapshots, verbose=verbose, strict=strict
-        )
-        self.diagnoses = DeskSettings(
-            diagnose=diagnose, diagnose_budget_s=diagnose_budget_s, on_incident=on_incident, save_batch=save_batch
-        )
-        self._monitor = Monitor(self.config)
-        self._journal = Journal(None, None)
-        self._desk = Desk(self.diagnoses, self._journal)
+        self._take(locals())
         self._last_step: tuple[Event, Examination] | None = None
         self._session: GuardSession | None = None
         self._function: OwnedTrainFunction | None = None
@@ -144,24 +122,8 @@ class NaNGuard(keras.callbacks.Callback):
         self._prepared = False
         """Whether the backend has been compiled; that survives from fit to fit."""
         self._batches_ended = 0
-        self._aside = False
 
     # -- what the user reads -------------------------------------------------------------------------------------
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        """Totals of the last (or present) fit: steps, incidents, skips, rollbacks, cuts, and whether it stopped."""
-        return self._journal.summary(steps=self._monitor.step, lr_scale=self._monitor.lr_scale)
-
-    @property
-    def events(self) -> list[Event]:
-        """The event records of the last (or present) fit, oldest first."""
-        return self._journal.events
-
-    @property
-    def incidents(self) -> tuple[Incident, ...]:
-        """The incidents of the last (or present) fit with their diagnoses, oldest first."""
-        return self._desk.incidents
 
     def diagnose(self) -> Diagnosis:
         """Examine the present batch, or the last one that was kept, whether or not anything is wrong with it.
@@ -175,11 +137,6 @@ class NaNGuard(keras.callbacks.Callback):
         if step is None:
             raise NaNCallbacksError(NO_STEP)
         return self._desk.on_demand(*step)
-
-    @property
-    def is_aside(self) -> bool:
-        """Whether the guard has failed and stepped aside."""
-        return self._aside
 
     # -- hooks ---------------------------------------------------------------------------------------------------
 
