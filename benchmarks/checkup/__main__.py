@@ -114,9 +114,8 @@ def main() -> int:
         if wrong or record["error"] or options.verbose:
             said = ", ".join(f"{code}/{kind} {severity.lower()}" for code, kind, severity in record["notices"])
             wanted = "/".join(record["expected"]) or "nothing"
-            print(
-                f"{record['framework']:10} {record['name']}: expected {wanted}, said {said or 'nothing'} {record['error']}"
-            )
+            told = f"expected {wanted}, said {said or 'nothing'} {record['error']}"
+            print(f"{record['framework']:10} {record['name']}: {told}")
     return 0 if print_table(records) else 1
 
 

@@ -80,7 +80,6 @@ def _event(notice: Notice) -> Event:
         "event": "checkup",
         "schema": SCHEMA,
         "time": time.time(),
-        "step": 0,
         **notice.to_dict(),
         "message": f"checkup · {notice.describe()}",
     }
