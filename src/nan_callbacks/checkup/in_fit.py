@@ -45,7 +45,7 @@ def check_up(
         if strict:
             raise
         LOGGER.warning(
-            "NaNGuard: the checkup failed; the training begins without it, and under guard. Please report this. (%s: %s)",
+            "NaNGuard: the checkup failed; the training begins without it, under guard. Please report this. (%s: %s)",
             type(error).__name__,
             error,
             exc_info=True,

@@ -26,8 +26,9 @@ MOST_BISECTIONS = 48
 BISECTION_SHARE = 0.4
 """Of the time that a diagnosis has; the rest is for experiments."""
 
-REPLAY_SHARE = 0.4
-"""Of the time that a diagnosis has, at most for the traced replay."""
+REPLAY_SHARE = 0.8
+"""Of the time that a diagnosis has, at most for the traced replay. JAX compiles each kind of operation the first time,
+which takes seconds; without the place where the failure began, all the rest is guesswork."""
 
 FEW = 0.25
 """Share of the rows that the batch's own statistics may accuse before there are too many suspects to begin with."""
