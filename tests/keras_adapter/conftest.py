@@ -1,6 +1,7 @@
 """One backend per process: `KERAS_BACKEND=jax python -m pytest tests/keras_adapter`. Not collected without it."""
 
 import os
+from pathlib import Path
 
 BACKEND = os.environ.get("KERAS_BACKEND")
 
@@ -11,6 +12,10 @@ if BACKEND:
     if BACKEND == "jax":
         # Two CPU devices, for the tests of data parallelism; before jax is imported.
         os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+        # Compiling takes most of the time, and many tests compile the same: programs are kept, for other processes too.
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(".pytest_cache/xla").resolve()))
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
     import keras
 
     if keras.backend.backend() != BACKEND:

@@ -40,14 +40,8 @@ class LiveLine:
         if not self._at_line_start:
             self._write("\n")
         self._at_line_start = True
-        wrapped = textwrap.fill(
-            message,
-            COLUMNS,
-            initial_indent=MESSAGE_INDENT,
-            subsequent_indent=MESSAGE_INDENT + "  ",
-            break_on_hyphens=False,
-        )
-        self._write(wrapped + "\n")
+        for line in message.splitlines():
+            self._write(_wrapped(line) + "\n")
 
     def finish(self, accuracy: float) -> None:
         """Append the final accuracy and end the line."""
@@ -68,3 +62,9 @@ class LiveLine:
     def _write(self, text: str) -> None:
         self._stream.write(text)
         self._stream.flush()
+
+
+def _wrapped(line: str) -> str:
+    return textwrap.fill(
+        line, COLUMNS, initial_indent=MESSAGE_INDENT, subsequent_indent=MESSAGE_INDENT + "  ", break_on_hyphens=False
+    )

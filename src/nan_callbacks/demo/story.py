@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
+from nan_callbacks.core.events import Event
 from nan_callbacks.demo.table import Outcome, by_framework, percent
 
 ACTIONS = ("rollback", "reduce_lr", "level_accepted", "lr_recovered", "stop")
@@ -38,10 +39,17 @@ def _paragraph(outcome: Outcome, width: int) -> str:
     lines = [_ending(outcome)]
     if incidents:
         lines.append(f"  first noticed: {incidents[0]['message']}")
+    lines += [f"  found out: {why}" for why in dict.fromkeys(map(_why, events)) if why]
     lines += [f"  then: {event['message']}" for event in actions[:QUOTED_ACTIONS]]
     if len(actions) > QUOTED_ACTIONS:
         lines.append(f"  and so on: {len(actions)} actions in all")
     return "\n".join(textwrap.fill(line, width, subsequent_indent="    ", break_on_hyphens=False) for line in lines)
+
+
+def _why(event: Event) -> str:
+    """The sentence of a diagnosis that names the cause; empty of other events."""
+    lines = str(event.get("paragraph", "")).splitlines() if event["event"] == "diagnosis" and event["code"] else []
+    return next((line.removeprefix("Why: ") for line in lines if line.startswith("Why: ")), "")
 
 
 def _ending(outcome: Outcome) -> str:
