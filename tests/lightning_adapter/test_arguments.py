@@ -16,8 +16,7 @@ from nan_callbacks.lightning import NaNGuard
 PARAMETERS = inspect.signature(NaNGuard).parameters
 OF_DIAGNOSES = {field.name for field in fields(DeskSettings)}
 OF_EVERY_ADAPTER = {
-    "events_path", "log_every_n_steps", "checkpoint_snapshots", "checkup", "health_every_n_steps", "ignore", "verbose",
-    "strict", *OF_DIAGNOSES,
+    "events_path", "log_every_n_steps", "checkpoint_snapshots", "verbose", "strict", *OF_DIAGNOSES,
 }  # fmt: skip
 DIFFERENT: dict[str, Any] = {
     "on_non_finite": "stop",
@@ -73,16 +72,12 @@ def test_arguments_are_kept_under_their_own_names(tmp_path: Path):
         events_path=tmp_path / "events.jsonl",
         log_every_n_steps=5,
         checkpoint_snapshots="never",
-        checkup=False,
-        health_every_n_steps=7,
-        ignore=["DATA502"],
         verbose=False,
         strict=True,
     )
 
     assert guard.events_path == tmp_path / "events.jsonl"
     assert (guard.log_every_n_steps, guard.checkpoint_snapshots) == (5, "never")
-    assert (guard.checkup, guard.health_every_n_steps, guard.ignore) == (False, 7, ["DATA502"])
     assert (guard.verbose, guard.strict) == (False, True)
 
 
@@ -103,9 +98,6 @@ WRONG = [
     *[("lr_recovery_steps", value) for value in (0, -1, 1.5)],
     *[("events_path", value) for value in (3, True, ["events.jsonl"])],
     *[("log_every_n_steps", value) for value in (0, -1, 2.5, True, "50")],
-    *[("health_every_n_steps", value) for value in (0, -1, 2.5, True, "50")],
-    *[("checkup", value) for value in ("yes", None, 1)],
-    *[("ignore", value) for value in ("DATA502", ["DATA999"], ["NAN101"], [502], None, 3)],
     *[("checkpoint_snapshots", value) for value in ("sometimes", None, True)],
     *[("diagnose", value) for value in ("always", None, True)],
     *[("diagnose_budget_s", value) for value in (0, -1.0, float("nan"), float("inf"), "60", None, True)],

@@ -12,7 +12,6 @@ from nan_callbacks.errors import ConfigurationError
 def check_arguments(
     events_path: Any,
     log_every_n_steps: Any,
-    health_every_n_steps: Any,
     checkpoint_snapshots: Any,
     **switches: Any,
 ) -> None:
@@ -21,8 +20,11 @@ def check_arguments(
     Raises:
         ConfigurationError: What was expected, what was received, what to do.
     """
-    _check_cadence("log_every_n_steps", log_every_n_steps, "None keeps the framework's own cadence.")
-    _check_cadence("health_every_n_steps", health_every_n_steps, "50 is usual; None looks at no layer.")
+    every = log_every_n_steps
+    if every is not None and (type(every) is not int or every < 1):
+        raise ConfigurationError.of(
+            "log_every_n_steps", "a whole number >= 1 or None", every, "None keeps the framework's own cadence."
+        )
     if events_path is not None and (not isinstance(events_path, str | os.PathLike) or Path(events_path).is_dir()):
         remedy = "Such as 'logs/events.jsonl'; None writes no file."
         raise ConfigurationError.of("events_path", "the path of a file or None", events_path, remedy)
@@ -36,8 +38,3 @@ def check_arguments(
     for name, value in switches.items():
         if not isinstance(value, bool):
             raise ConfigurationError.of(name, "True or False", value, "Choose one of the two.")
-
-
-def _check_cadence(name: str, every: Any, remedy: str) -> None:
-    if every is not None and (type(every) is not int or every < 1):
-        raise ConfigurationError.of(name, "a whole number >= 1 or None", every, remedy)

@@ -90,17 +90,7 @@ def step_events(seen: StepObservation, decision: Decision, *, rank: int = 0) -> 
         decision: What was decided.
         rank: Rank of the process.
     """
-    base = {
-        "schema": SCHEMA,
-        "time": time.time(),
-        "rank": rank,
-        "step": seen.step,
-        "epoch": seen.epoch,
-        "batch_index": seen.batch_index,
-        "optimizer": seen.stream,
-        "loss": seen.loss,
-        "grad_norm": seen.grad_norm,
-    }
+    base = _base(seen, rank)
     events = [_incident(base, decision, applied=seen.applied)] if decision.findings else []
     if decision.level_accepted:
         events.append({**base, "event": "level_accepted", "reason": decision.reason, "lr_scale": decision.lr_scale})
@@ -123,6 +113,48 @@ def step_events(seen: StepObservation, decision: Decision, *, rank: int = 0) -> 
     for event in events:
         event["message"] = describe(event)
     return events
+
+
+def exception_event(seen: StepObservation, error: BaseException) -> Event:
+    """The record of a training step that raised an error.
+
+    Args:
+        seen: The step, as far as it went.
+        error: What it raised.
+    """
+    first_line = str(error).partition("\n")[0]
+    event: Event = {
+        **_base(seen, 0),
+        "event": "incident",
+        "code": "ENV703",
+        "title": "exception in the training step",
+        "also": [],
+        "where": "",
+        "quantity": "",
+        "value": None,
+        "limit": None,
+        "robust_z": None,
+        "severity": "error",
+        "detail": f"{type(error).__name__}: {first_line}",
+        "skipped": False,
+        "action": Action.STOP.word,
+    }
+    event["message"] = describe(event)
+    return event
+
+
+def _base(seen: StepObservation, rank: int) -> Event:
+    return {
+        "schema": SCHEMA,
+        "time": time.time(),
+        "rank": rank,
+        "step": seen.step,
+        "epoch": seen.epoch,
+        "batch_index": seen.batch_index,
+        "optimizer": seen.stream,
+        "loss": seen.loss,
+        "grad_norm": seen.grad_norm,
+    }
 
 
 def _incident(base: Event, decision: Decision, *, applied: bool) -> Event:

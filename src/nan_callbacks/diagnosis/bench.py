@@ -83,17 +83,18 @@ class Bench:
 
     def test(self, experiment: Experiment) -> Result:
         """Run an experiment, the controls first: a failure that does not come back cannot be turned off."""
+        judge = experiment.judge or self.goal.failed
         controls = []
         for variation in experiment.controls:
             control = self.run(variation, control=True)
-            failed = None if control is None else self.goal.failed(control)
+            failed = None if control is None else judge(control)
             if control is None or failed is None:
                 return Result.UNTESTED
             if not failed:
                 return Result.UNSPECIFIC
             controls.append(control)
         treated = self.run(experiment.treatment)
-        failed = None if treated is None else self.goal.failed(treated)
+        failed = None if treated is None else judge(treated)
         if treated is None or failed is None:
             return Result.UNTESTED
         if failed:

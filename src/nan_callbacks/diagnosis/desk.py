@@ -16,7 +16,7 @@ from nan_callbacks.core.journal import Journal
 from nan_callbacks.diagnosis.diagnose import Budget
 from nan_callbacks.diagnosis.diagnosis import Diagnosis
 from nan_callbacks.diagnosis.incident import Incident
-from nan_callbacks.diagnosis.origin import ReplayResult
+from nan_callbacks.diagnosis.origin import OriginKind, ReplayResult
 from nan_callbacks.errors import ConfigurationError
 
 LOGGER = logging.getLogger("nan_callbacks")
@@ -141,6 +141,26 @@ class Desk:
         self._tell(incident)
         return incident
 
+    def take_in_exception(self, event: Event, open_case: Callable[[], Case]) -> Incident | None:
+        """An error that ends the run, if it is the training step's own: if the step raises again.
+
+        Args:
+            event: Its record, which is written only then.
+            open_case: Makes the step examinable.
+        """
+        if self.settings.diagnose == "never" or self._broken or self.seconds_left <= 0.0:
+            return None
+        case = open_case()
+        replay = case.replay(min(ONE_DIAGNOSIS.seconds, self.seconds_left))
+        if replay.origin is None or replay.origin.kind is not OriginKind.EXCEPTION:
+            return None
+        self._journal.record([event])
+        self._counts[str(event["code"])] += 1
+        incident = Incident.from_event(event, self._guarded(lambda: self._examine(event, case, replay)))
+        self._incidents.append(incident)
+        self._tell(incident)
+        return incident
+
     def on_demand(self, event: Event, case: Case) -> Diagnosis:
         """A diagnosis that the user asked for: whatever the settings say, and beyond the budget of the fit.
 
@@ -180,13 +200,13 @@ class Desk:
             return self._counts.total() == 1
         return count & (count - 1) == 0
 
-    def _examine(self, event: Event, case: Case | None) -> Diagnosis | None:
+    def _examine(self, event: Event, case: Case | None, replay: ReplayResult | None = None) -> Diagnosis | None:
         if case is None:
             return None
         began = time.perf_counter()
         try:
             budget = Budget(steps=ONE_DIAGNOSIS.steps, seconds=min(ONE_DIAGNOSIS.seconds, self.seconds_left))
-            replay = case.replay(budget.seconds)
+            replay = replay or case.replay(budget.seconds)
             key = f"{event['code']} {_place(replay)}"
             if key in self._examined:
                 step, known = self._examined[key]

@@ -30,6 +30,7 @@ UNREST = 2.0
 """Growth of the loss (or, threefold, of the gradient norm) over its usual level that tells an unstable run."""
 
 Requirement = Callable[[Measured, Sequence[Measured]], bool]
+Judge = Callable[[Measured], bool | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,9 @@ class Experiment:
     """In each of them the failure must be there: otherwise the treatment may have been luck."""
     requires: Requirement | None = None
     """What treatment and controls must show besides."""
+    judge: Judge | None = None
+    """Whether a trial failed, where the failure of the incident cannot tell: a gradient is measured before clipping.
+    None: the failure of the incident."""
 
 
 def without_rows(goal: Goal, rows: Sequence[int], batch_rows: int, *, seed: int = 0) -> tuple[Experiment, ...]:

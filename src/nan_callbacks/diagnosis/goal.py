@@ -164,6 +164,13 @@ def is_calm(measured: Measured) -> bool:
     return is_finite(measured.trial) and (measured.change is None or measured.change <= RISE)
 
 
+def blows_up(measured: Measured) -> bool | None:
+    """Whether a training run ended non-finite or with a risen loss; None if the trial cannot tell."""
+    if not measured.trial.supported:
+        return None
+    return not is_finite(measured.trial) or (measured.change is not None and measured.change > RISE)
+
+
 def _is_non_finite(evidence: Evidence) -> bool:
     seen, replay = evidence.seen, evidence.replay
     by_code = any(finding.code.startswith("NAN") or finding.code == "OPT603" for finding in evidence.findings)

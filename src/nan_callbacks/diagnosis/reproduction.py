@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean, variance
 
 from nan_callbacks.core.sentences import number
 from nan_callbacks.diagnosis.bench import Bench
@@ -16,6 +18,9 @@ RECENTLY = 64
 
 FALLEN = 0.8
 """Mean of the last third of these losses over that of the first third, below which it is (beyond noise)."""
+
+CLEAR_TREND = 4.0
+"""Standard errors between the means of the first and the last third of these losses, above which a slow fall is one."""
 
 LEARNT = 0.3
 """Loss over that of fresh weights up to which a model that stands still counts as trained, whatever its layers show."""
@@ -87,7 +92,7 @@ def standstill(bench: Bench, evidence: Evidence) -> Standstill:
         evidence: Of the run.
     """
     losses = evidence.history.losses[-RECENTLY:]
-    if len(losses) == RECENTLY and end_over_start(losses) < FALLEN:
+    if len(losses) == RECENTLY and (end_over_start(losses) < FALLEN or _falls_slowly(losses)):
         said = f"from {number(head(losses))} to {number(tail(losses))} over {len(losses)} steps"
         return Standstill(note=f"Nothing to diagnose: the loss is falling, {said}.")
     run = bench.run(bench.goal.base, control=True)
@@ -103,3 +108,12 @@ def standstill(bench: Bench, evidence: Evidence) -> Standstill:
         said = f"the loss is {number(ours[0])}, that of fresh weights {number(theirs[0])}"
         return Standstill(note=f"Nothing to diagnose: the loss stands still because the model has learnt; {said}.")
     return Standstill(untrained=not ratio < UNTRAINED)
+
+
+def _falls_slowly(losses: Sequence[float]) -> bool:
+    """Whether the loss falls by more than its noise explains, and by a hundredth at least."""
+    third = len(losses) // 3
+    first, last = losses[:third], losses[-third:]
+    error = math.sqrt((variance(first) + variance(last)) / third)
+    fall = fmean(first) - fmean(last)
+    return fall > CLEAR_TREND * error and fall > 0.01 * abs(fmean(first))

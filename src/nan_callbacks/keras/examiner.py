@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from nan_callbacks.core import StepObservation
-from nan_callbacks.core.events import Event
+from nan_callbacks.core.events import Event, exception_event
 from nan_callbacks.core.finding import Finding
 from nan_callbacks.diagnosis.diagnose import Budget, diagnose
 from nan_callbacks.diagnosis.diagnosis import Diagnosis
@@ -18,6 +18,9 @@ from nan_callbacks.diagnosis.origin import ReplayResult
 from nan_callbacks.keras.evidence import REPLAY_SHARE, gather, settings_of
 from nan_callbacks.keras.lab import KerasLab
 from nan_callbacks.keras.saving import save_incident
+
+if TYPE_CHECKING:
+    from nan_callbacks.keras.session import GuardSession
 
 NO_STEP = (
     "expected a fit with this guard before or around diagnose(), received none; without a fit use "
@@ -106,3 +109,16 @@ def obstacle_of(model: Any) -> str:
 def about(seen: StepObservation) -> Event:
     """What a record of the stream says about a step that is no incident."""
     return {"step": seen.step, "epoch": seen.epoch, "batch_index": seen.batch_index, "optimizer": seen.stream}
+
+
+def examine_exception(session: GuardSession, error: Exception) -> None:
+    """Look into an error that the training step of the present batch raised; a step that goes well is left alone.
+
+    Args:
+        session: Of the fit that the error ends.
+        error: The error.
+    """
+    if session.desk is None or not session.batches or "out of memory" in str(error).lower():
+        return
+    seen = StepObservation(step=session.monitor.step, epoch=session.epoch, batch_index=session.batch_index)
+    session.desk.take_in_exception(exception_event(seen, error), lambda: session.examination(seen))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,7 @@ from nan_callbacks.guard_shell import GuardShell
 from nan_callbacks.keras import saved_snapshots
 from nan_callbacks.keras.backend import Backend, make_backend
 from nan_callbacks.keras.checkpoints import CheckpointHooks
-from nan_callbacks.keras.examiner import NO_STEP, Examination
+from nan_callbacks.keras.examiner import NO_STEP, Examination, examine_exception
 from nan_callbacks.keras.readings import Reading
 from nan_callbacks.keras.session import GuardSession
 from nan_callbacks.keras.surroundings import Surroundings
@@ -65,11 +65,6 @@ class NaNGuard(GuardShell, keras.callbacks.Callback):
         on_incident: Called with every :class:`nan_callbacks.diagnosis.incident.Incident`.
         save_batch: Folder into which the batch and the weights of every examined incident are written, for
             ``nan-callbacks replay``; None saves nothing.
-        checkup: Whether data, labels, model, initialisation, learning rate and library versions are looked over before
-            the first step, at the cost of about ten steps.
-        health_every_n_steps: Steps between looks at the layers: saturation, dead units, gradients by depth, update
-            ratios, headroom of the number format; None looks at none.
-        ignore: Codes that the checkup and the looks at the layers shall not report, such as ``["DATA502"]``.
         verbose: Whether incidents and actions are printed.
         strict: Whether an error inside the guard is raised. Otherwise it is reported once and the guard steps aside.
 
@@ -105,9 +100,6 @@ class NaNGuard(GuardShell, keras.callbacks.Callback):
         diagnose_budget_s: float = 60.0,
         on_incident: Callable[[Incident], None] | None = None,
         save_batch: str | os.PathLike[str] | None = None,
-        checkup: bool = True,
-        health_every_n_steps: int | None = 50,
-        ignore: Sequence[str] = (),
         verbose: bool = True,
         strict: bool = False,
     ) -> None:
@@ -240,10 +232,16 @@ class NaNGuard(GuardShell, keras.callbacks.Callback):
         raise RuntimeError("this model's training step cannot be guarded") from error
 
     @fails_open
-    def broke_off(self) -> None:
-        """An error is about to leave ``fit``: leave the model as it was found, and its weights fit to be saved."""
+    def broke_off(self, error: BaseException | None = None) -> None:
+        """An error is about to leave ``fit``: leave the model as it was found, and its weights fit to be saved.
+
+        Args:
+            error: The error, if it came out of the training step.
+        """
         with suppress(Exception):  # what broke the run may break this as well, and is what the user must see
             self._before_save()
+            if self._session is not None and isinstance(error, Exception) and not isinstance(error, NaNCallbacksError):
+                examine_exception(self._session, error)
         self._end()
 
     # -- what other callbacks see --------------------------------------------------------------------------------

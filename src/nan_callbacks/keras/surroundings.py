@@ -74,10 +74,11 @@ class Surroundings:
         """Called when training begins. On torch ``fit`` itself fetches the batches, elsewhere the train function."""
         frame = fit_frame(self._model)
         iterator = None if frame is None else frame.f_locals.get("epoch_iterator")
-        if keras.backend.backend() != "torch" or not hasattr(iterator, "_get_iterator"):
+        original = getattr(iterator, "_get_iterator", None)
+        if keras.backend.backend() != "torch" or original is None:
             return
         patches = Patches()
-        patches.plan(iterator, "_get_iterator", self._data(iterator._get_iterator))
+        patches.plan(iterator, "_get_iterator", self._data(original))
         self._undo.enter_context(patches.applied())
 
     def uninstall(self) -> None:

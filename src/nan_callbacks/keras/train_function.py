@@ -28,8 +28,8 @@ class Driver(Protocol):
     def could_not_guard(self, error: Exception) -> None:
         """The guarded step cannot be traced, the model's own can."""
 
-    def broke_off(self) -> None:
-        """An error is about to leave ``fit``, which will not say goodbye to its callbacks."""
+    def broke_off(self, error: BaseException | None = None) -> None:
+        """An error of the training step is about to leave ``fit``, which will not say goodbye to its callbacks."""
 
 
 class OwnedTrainFunction:
@@ -74,10 +74,10 @@ class OwnedTrainFunction:
         except StopIteration:  # the data have come to their end
             self._backend.abandon()
             raise
-        except BaseException:
+        except BaseException as error:
             self._backend.abandon()
             self.uninstall()
-            self._driver.broke_off()
+            self._driver.broke_off(error)
             raise
 
     def _guarded_call(self, *args: Any) -> Any:

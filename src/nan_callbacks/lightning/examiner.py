@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from nan_callbacks.core import StepObservation
-from nan_callbacks.core.events import Event
+from nan_callbacks.core.events import Event, exception_event
 from nan_callbacks.core.finding import Finding
 from nan_callbacks.diagnosis.diagnose import Budget, diagnose
 from nan_callbacks.diagnosis.diagnosis import Diagnosis
@@ -21,6 +21,9 @@ from nan_callbacks.torch.lab_bench import Window
 from nan_callbacks.torch.lab_evidence import REPLAY_SHARE, gather, narrowest, settings_of, succeeds
 from nan_callbacks.torch.rng import RngState
 from nan_callbacks.torch.saving import save_incident
+
+if TYPE_CHECKING:
+    from nan_callbacks.lightning.session import GuardSession
 
 HALF = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16, 16: torch.float16, "16": torch.float16}
 """What the trainer's precision computes in, where parameters do not show it."""
@@ -125,3 +128,24 @@ class Examination:
 def about(seen: StepObservation) -> Event:
     """What a record of the stream says about a step that is no incident."""
     return {"step": seen.step, "epoch": seen.epoch, "batch_index": seen.batch_index, "optimizer": seen.stream}
+
+
+def examine_exception(session: GuardSession, error: Exception) -> None:
+    """Look into an error that the training step of the present batch raised; a step that goes well is left alone.
+
+    Args:
+        session: Of the fit that the error ends.
+        error: The error.
+    """
+    window, trainer = session.window, session.trainer
+    if session.desk is None or not window.batches or trainer.world_size > 1 or "out of memory" in str(error).lower():
+        return
+    window.undo_forward()
+    rates = [float(group["lr"]) for optimizer in trainer.optimizers for group in optimizer.param_groups]
+    seen = StepObservation(
+        step=session.monitor.step,
+        epoch=trainer.current_epoch,
+        batch_index=trainer.fit_loop.epoch_loop.batch_idx,
+        learning_rates=tuple(rates),
+    )
+    session.desk.take_in_exception(exception_event(seen, error), lambda: session.examination(seen))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from nan_callbacks.diagnosis.incident import Incident
 from nan_callbacks.errors import NaNCallbacksError
 from nan_callbacks.fail_open import fails_open
 from nan_callbacks.guard_shell import GuardShell
-from nan_callbacks.lightning.examiner import Examination, about
+from nan_callbacks.lightning.examiner import Examination, about, examine_exception
 from nan_callbacks.lightning.hooks import TrainerHooks
 from nan_callbacks.lightning.namespace import CALLBACK_BASES
 from nan_callbacks.lightning.session import GuardSession
@@ -68,11 +68,6 @@ class NaNGuard(GuardShell, *CALLBACK_BASES):  # type: ignore[misc]
         on_incident: Called with every :class:`nan_callbacks.diagnosis.incident.Incident` of this process.
         save_batch: Folder into which the batch and the weights of every examined incident are written, for
             ``nan-callbacks replay``; None saves nothing.
-        checkup: Whether data, labels, model, initialisation, learning rate and library versions are looked over before
-            the first step, at the cost of about ten steps.
-        health_every_n_steps: Steps between looks at the layers: saturation, dead units, gradients by depth, update
-            ratios, headroom of the number format; None looks at none.
-        ignore: Codes that the checkup and the looks at the layers shall not report, such as ``["DATA502"]``.
         verbose: Whether incidents and actions are printed.
         strict: Whether an error inside the guard is raised. Otherwise it is reported once and the guard steps aside.
 
@@ -109,9 +104,6 @@ class NaNGuard(GuardShell, *CALLBACK_BASES):  # type: ignore[misc]
         diagnose_budget_s: float = 60.0,
         on_incident: Callable[[Incident], None] | None = None,
         save_batch: str | os.PathLike[str] | None = None,
-        checkup: bool = True,
-        health_every_n_steps: int | None = 50,
-        ignore: Sequence[str] = (),
         verbose: bool = True,
         strict: bool = False,
     ) -> None:
@@ -236,6 +228,8 @@ class NaNGuard(GuardShell, *CALLBACK_BASES):  # type: ignore[misc]
         if self._session is not None and trainer.world_size == 1:  # other ranks need not come here
             with suppress(Exception):  # what broke the run may break this as well, and is what the user must see
                 self._session.check_parameters()
+                if isinstance(exception, Exception) and not isinstance(exception, NaNCallbacksError):
+                    examine_exception(self._session, exception)
         self._end()
 
     @fails_open

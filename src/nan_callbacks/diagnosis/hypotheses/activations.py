@@ -25,7 +25,9 @@ def bad_initialisation(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     """ACT304: the weights began on a scale on which signals explode or die on their way through the layers."""
     odd = [layer for layer in evidence.layers if _is_odd(layer)]
     early = is_early(evidence)
-    if goal.kind in (Kind.SPIKE, Kind.DIVERGENCE) or not (odd or early) or (not early and goal.kind is Kind.NON_FINITE):
+    if not (odd or early) or (not early and goal.kind is not Kind.STALL):
+        return None
+    if goal.kind in (Kind.SPIKE, Kind.DIVERGENCE) and not odd:
         return None
     origin = evidence.replay.origin if evidence.replay else None
     traced = origin is not None and origin.kind is OriginKind.OPERATION
@@ -34,11 +36,14 @@ def bad_initialisation(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     because = [f"weights of {layer.name} are {number(layer.weight_scale)} times 1/sqrt(fan-in)" for layer in odd[:3]]
     if early:
         because.append(how_early(evidence))
+    # Weights on another scale are deeper than the rate that would be needed with them.
+    score = 0.68 if goal.kind is Kind.STALL else (0.72 if goal.kind is Kind.SPIKE else 0.6)
     return Hypothesis(
         code="ACT304",
-        score=0.68 if odd and goal.kind is Kind.STALL else 0.6,
+        score=score if odd else 0.6,
         because=tuple(because),
         experiments=_afresh(goal),
+        observed=any(layer.weight_scale == 0.0 for layer in odd[:-1]),  # a last layer of zeros is a usual start
     )
 
 
@@ -49,7 +54,8 @@ def dead_units(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         return None
     worst = max(dead, key=lambda layer: layer.dead_share or 0.0)
     because = (f"{number(100 * (worst.dead_share or 0))} % of the units of {worst.name} are zero for the whole batch",)
-    return Hypothesis(code="ACT303", score=0.67, because=because, experiments=_afresh(goal), observed=True)
+    score = _score(worst.dead_share)
+    return Hypothesis(code="ACT303", score=score, because=because, experiments=_afresh(goal), observed=True)
 
 
 def saturated(evidence: Evidence, goal: Goal) -> Hypothesis | None:
@@ -59,7 +65,13 @@ def saturated(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         return None
     worst = max(flat, key=lambda layer: layer.saturated_share or 0.0)
     because = (f"{number(100 * (worst.saturated_share or 0))} % of the outputs of {worst.name} are at a bound",)
-    return Hypothesis(code="ACT302", score=0.67, because=because, experiments=_afresh(goal), observed=True)
+    score = _score(worst.saturated_share)
+    return Hypothesis(code="ACT302", score=score, because=because, experiments=_afresh(goal), observed=True)
+
+
+def _score(share: float | None) -> float:
+    """Of two kinds of units that get no gradient, the one of which there are more comes first."""
+    return 0.66 + 0.015 * (share or 0.0)
 
 
 def _afresh(goal: Goal) -> tuple[Experiment, ...]:

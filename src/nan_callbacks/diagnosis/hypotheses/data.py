@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from nan_callbacks.core.sentences import number
 from nan_callbacks.diagnosis.diagnosis import describe_rows
@@ -17,8 +18,8 @@ from nan_callbacks.diagnosis.experiments import (
     trained,
     without_rows,
 )
-from nan_callbacks.diagnosis.goal import Goal, Kind
-from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis, batch_rows, is_early
+from nan_callbacks.diagnosis.goal import SHORT_RUN, Goal, Kind
+from nan_callbacks.diagnosis.hypotheses.hypothesis import HALF, Hypothesis, batch_rows, is_early
 from nan_callbacks.diagnosis.origin import OriginKind
 
 FAR_FROM_UNIT = 10.0
@@ -88,21 +89,43 @@ def unscaled_data(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     if not far:
         return None
     _, part = max(far, key=lambda pair: pair[0])
-    mean = part.recent_mean if part.recent_mean is not None else part.mean
-    std = part.recent_std if part.recent_std is not None else part.std
-    because = [f"{part.failed.name or part.role.value} has mean {number(mean)} and standard deviation {number(std)}"]
+    because = [f"{part.failed.name or part.role.value} has {_moments(part)}"]
     if part.feature_std_ratio >= FAR_APART:
         because.append(f"its features differ in scale by a factor of {number(part.feature_std_ratio)}")
-    experiments: tuple[Experiment, ...]
-    if goal.kind is Kind.STALL:
-        experiments = (trained(fresh_run(), ends_lower, standardise=True),)
-    else:
-        experiments = (trained(fresh_run(run_steps(evidence)), standardise=True),)
+    return Hypothesis(
+        code="DATA502", score=0.8, because=tuple(because), experiments=_scaled(evidence, goal, standardise=True)
+    )
+
+
+def unscaled_targets(evidence: Evidence, goal: Goal) -> Hypothesis | None:
+    """DATA502: the numbers to be predicted are far from unit scale: the errors, and the gradients, are as large."""
+    far = [(scale_of(part), part) for part in evidence.batch if part.role is Role.TARGET and not part.is_integral]
+    scale, part = max(far, key=lambda pair: pair[0], default=(0.0, None))
+    if part is None or scale < FAR_FROM_UNIT:
+        return None
+    because = (f"{part.failed.name or part.role.value} has {_moments(part)}",)
+    experiments = _scaled(evidence, goal, target_scale=1.0 / scale)
+    return Hypothesis(code="DATA502", score=0.79, because=because, experiments=experiments)
+
+
+def _scaled(evidence: Evidence, goal: Goal, **changes: object) -> tuple[Experiment, ...]:
+    """Data on unit scale, from fresh weights; in half precision the same data must fail in float32 too."""
+    requires = ends_lower if goal.kind is Kind.STALL else None
+    steps = SHORT_RUN if goal.kind is Kind.STALL else run_steps(evidence)
+    experiments = [trained(fresh_run(steps), requires, **changes)]
     if is_early(evidence) and goal.kind in (Kind.NON_FINITE, Kind.SPIKE) and goal.base.steps == 0:
-        # The weights are still those of the start, or nearly so: they have not adapted to the scale of the inputs.
-        fails_afresh = fresh_run(steps=0)
-        experiments += (instead(goal, fails_afresh, standardise=True),)
-    return Hypothesis(code="DATA502", score=0.8, because=tuple(because), experiments=experiments)
+        # The weights are still those of the start, or nearly so: they have not adapted to the scale of the data.
+        experiments.append(instead(goal, fresh_run(steps=0), **changes))
+    if evidence.precision in HALF and goal.kind is Kind.NON_FINITE:
+        in_full = replace(goal.base, dtype="float32")
+        experiments = [replace(each, controls=(*each.controls, in_full)) for each in experiments]
+    return tuple(experiments)
+
+
+def _moments(part: BatchPart) -> str:
+    mean = part.recent_mean if part.recent_mean is not None else part.mean
+    std = part.recent_std if part.recent_std is not None else part.std
+    return f"mean {number(mean)} and standard deviation {number(std)}"
 
 
 def scale_of(part: BatchPart) -> float:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from nan_callbacks.core.sentences import number
 from nan_callbacks.core.statistics import median
 from nan_callbacks.diagnosis.evidence import Evidence
 from nan_callbacks.diagnosis.experiments import Experiment, Requirement, instead, snapshot_run, trained
-from nan_callbacks.diagnosis.goal import Goal, Kind, Measured
+from nan_callbacks.diagnosis.goal import Goal, Kind, Measured, blows_up
 from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis
 from nan_callbacks.diagnosis.lab import Start
 from nan_callbacks.diagnosis.origin import Origin, Phase
@@ -44,7 +45,9 @@ def exploding(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         because.append(f"the gradient norm has reached {number(max(norms[-32:]))}, {number(usual)} is usual")
     elif usual is not None and seen is not None and math.isfinite(seen):
         because.append(f"the gradient norm is {number(seen)}, {number(usual)} is usual")
-    experiments: list[Experiment] = [trained(snapshot_run(), _exploded(usual), clip_norm=usual or 1.0)]
+    clipped = trained(snapshot_run(), _exploded(usual), clip_norm=usual or 1.0)
+    # The norm of a gradient is that before clipping: whether clipping helps shows in what the update does to the loss.
+    experiments: list[Experiment] = [replace(clipped, judge=blows_up) if spiking else clipped]
     if along_time and goal.base.start is Start.PRESENT:
         experiments.append(instead(goal, start=Start.FRESH))
     score = 0.78 if evidence.recurrent and (along_time or spiky) else 0.66

@@ -31,6 +31,9 @@ class Hypothesis:
     likely when no experiment can prove it."""
 
 
+HALF = {"float16": "65504", "bfloat16": "3.39e38"}
+"""Half-precision formats and their largest number."""
+
 EARLY = 20
 """Accepted steps up to which a run counts as just begun: the guard's own ``warmup_steps``."""
 

@@ -20,6 +20,9 @@ from nan_callbacks.diagnosis.origin import OriginKind
 CONTRADICTION = math.log(1000.0)
 """Mean loss of the accused samples alone, in nats: the model gives their labels a probability under 1 in 1000."""
 
+CONTRADICTED_BATCH = math.log(20.0)
+"""Mean loss of a whole batch, in nats: the model gives its labels a probability under 1 in 20, on average."""
+
 _OUT_OF_RANGE = re.compile(
     r"out of (bounds|range)|outside (of )?the valid range|n_classes|num_classes|must be in the (half-open )?interval"
     r"|should be between 0 and 1|all elements of (input|target)|out of bounds for axis",
@@ -74,6 +77,27 @@ def wrong_labels(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     return Hypothesis(code="DATA504", score=0.85, because=because, experiments=experiments)
 
 
+def shifted_labels(evidence: Evidence, goal: Goal) -> Hypothesis | None:
+    """DATA504: the labels of a whole batch contradict its samples: shifted, shuffled, of another list of classes."""
+    labels = [part for part in _targets(evidence) if part.is_integral]
+    losses = evidence.history.losses
+    inputs_far_off = any(part.outlier_rows for part in evidence.batch if part.role is not Role.TARGET)
+    few = evidence.guilty_rows and 2 * len(evidence.guilty_rows) <= batch_rows(evidence)
+    if goal.kind is not Kind.SPIKE or goal.quantity != "loss" or not labels or inputs_far_off or few or not losses:
+        return None
+    usual = median(losses[-64:])
+    because = (
+        f"the loss of the batch is {number(evidence.seen.loss)}, that of others {number(usual)}",
+        "its inputs are as large as those of other samples",
+    )
+
+    def contradicts(treated: Measured, controls: Sequence[Measured]) -> bool:
+        return bool(controls[0].trial.losses) and controls[0].trial.losses[-1] > max(CONTRADICTED_BATCH, 10.0 * usual)
+
+    experiment = replace(another_batch(goal), requires=contradicts)
+    return Hypothesis(code="DATA504", score=0.76, because=because, experiments=(experiment,))
+
+
 def _contradicted(evidence: Evidence) -> Requirement:
     """Whether the model, right on the others, rules out the labels of the accused samples."""
     usual = median(evidence.history.losses) if evidence.history.losses else None
@@ -97,6 +121,9 @@ def _leaves_its_range(part: BatchPart) -> bool:
         return False
     if recent.minimum is None or recent.maximum is None:
         return False
+    is_share = recent.minimum >= 0.0 and recent.maximum <= 1.0
+    if not failed.dtype.startswith(("int", "uint", "bool")) and not is_share:
+        return failed.minimum < 0.0 <= recent.minimum  # a count below zero; a zero among counts is a count
     return failed.minimum < recent.minimum or failed.maximum > recent.maximum
 
 

@@ -19,9 +19,14 @@ from nan_callbacks.diagnosis.experiments import (
 )
 from nan_callbacks.diagnosis.goal import Goal, Kind
 from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis, how_early, is_early
+from nan_callbacks.diagnosis.hypotheses.numerics import OVERFLOW, code_of_origin
+from nan_callbacks.diagnosis.origin import OriginKind, Phase
 
-RATES_TRIED = (10.0, 100.0)
-"""Factors on a learning rate that is suspected to be too low."""
+ORDINARY = 1e3
+"""Magnitude up to which operands are no sign of weights that have been thrown about."""
+
+RATES_TRIED = (100.0, 10_000.0, 10.0)
+"""Factors on a learning rate that is suspected to be too low, after the largest rate that the run has had."""
 
 
 def too_high(evidence: Evidence, goal: Goal) -> Hypothesis | None:
@@ -36,8 +41,10 @@ def too_high(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         because.append(f"the norm of the weights went from {number(min(norms[-4:]))} to {number(norms[-1])}")
     if early:
         because.append(how_early(evidence))
-    score = 0.75 if grown or goal.kind is Kind.DIVERGENCE else (0.7 if early else 0.3)
-    return Hypothesis(code="OPT601", score=score, because=tuple(because), experiments=_lower(evidence, goal, early))
+    by_itself = early and not grown and _fails_by_itself(evidence, goal)
+    score = 0.75 if grown or goal.kind is Kind.DIVERGENCE else (0.7 if early and not by_itself else 0.3)
+    experiments = _lower(evidence, goal, early and not by_itself)
+    return Hypothesis(code="OPT601", score=score, because=tuple(because), experiments=experiments)
 
 
 def too_low(evidence: Evidence, goal: Goal) -> Hypothesis | None:
@@ -46,8 +53,29 @@ def too_low(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         return None
     rate = max(evidence.seen.learning_rates, default=None)
     because = ("the loss stands still",) + ((f"the learning rate is {number(rate)}",) if rate is not None else ())
-    experiments = tuple(trained(goal.base, ends_lower, lr_factor=factor) for factor in RATES_TRIED)
+    factors: tuple[float, ...] = RATES_TRIED
+    largest = max(evidence.history.learning_rates, default=0.0)
+    if rate is not None and 0.0 < 10.0 * rate <= largest:
+        because += (f"it has fallen from {number(largest)}",)
+        factors = (largest / rate, *factors)
+    experiments = tuple(trained(goal.base, ends_lower, lr_factor=factor) for factor in factors)
     return Hypothesis(code="OPT602", score=0.65, because=because, experiments=experiments)
+
+
+def _fails_by_itself(evidence: Evidence, goal: Goal) -> bool:
+    """Whether an operation failed at ordinary numbers, or the optimizer at finite gradients.
+
+    A lower rate then only takes longer to come to the same place.
+    """
+    if goal.kind is not Kind.NON_FINITE:
+        return False
+    origin = evidence.replay.origin if evidence.replay else None
+    if origin is None:
+        return False
+    if origin.phase is Phase.OPTIMIZER or origin.kind is OriginKind.PARAMETERS:
+        return True
+    sizes = [operand.largest_magnitude or 0.0 for operand in origin.operands]
+    return code_of_origin(origin) not in (None, OVERFLOW) and max(sizes, default=0.0) < ORDINARY
 
 
 def _lower(evidence: Evidence, goal: Goal, early: bool) -> tuple[Experiment, ...]:

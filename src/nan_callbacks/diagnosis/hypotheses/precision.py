@@ -8,11 +8,8 @@ from nan_callbacks.core.sentences import number
 from nan_callbacks.diagnosis.evidence import Evidence
 from nan_callbacks.diagnosis.experiments import LOWER_RATE, Experiment
 from nan_callbacks.diagnosis.goal import Goal, Kind
-from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis
+from nan_callbacks.diagnosis.hypotheses.hypothesis import HALF, Hypothesis
 from nan_callbacks.diagnosis.origin import OriginKind, Phase
-
-HALF = {"float16": "65504", "bfloat16": "3.39e38"}
-"""Half-precision formats and their largest number."""
 
 
 def half_precision(evidence: Evidence, goal: Goal) -> Hypothesis | None:
