@@ -126,8 +126,9 @@ class SimulatedLab:
             past = np.concatenate([other[0] for other in self.recent]).astype(np.float64)
             past = past.reshape(-1, past.shape[-1])
             inputs = (inputs - past.mean(axis=0)) / (past.std(axis=0) + 1e-12)
-        floats = targets.dtype.kind == "f"
-        return (inputs * variation.input_scale).astype(dtype), targets.astype(dtype) if floats else targets
+        if targets.dtype.kind == "f":
+            targets = (targets * variation.target_scale).astype(dtype)
+        return (inputs * variation.input_scale).astype(dtype), targets
 
 
 @dataclass

@@ -80,6 +80,10 @@ class TestLearningRate:
         run = Run(net("squared"), WEIGHTS, regression(120), 5e-4)
         assert confirmed(train(run).on_demand(skip_history=True)) == "OPT602"
 
+    def test_so_low_that_nothing_moves(self):
+        run = Run(net("squared"), WEIGHTS, regression(120), 1e-9)
+        assert confirmed(train(run).on_demand(skip_history=True)) == "OPT602"
+
 
 class TestData:
     def test_a_sample_of_nan(self):
@@ -116,6 +120,13 @@ class TestData:
         spike = train(run, limit=1.6, code="LOSS401").with_evidence(guilty_rows=(0, 1, 2))
         assert confirmed(spike) == "DATA504"
 
+    def test_a_batch_with_the_labels_of_another(self):
+        def shift(inputs: np.ndarray, targets: np.ndarray) -> None:
+            targets[:] = (targets + 1) % 3
+
+        run = Run(net("softmax", "relu"), CLASSIFIER, spoiled(classes(400), 399, shift), 0.5)
+        assert confirmed(train(run, limit=1.6, code="LOSS401")) == "DATA504"
+
     def test_a_label_without_a_class(self):
         run = Run(net("softmax", "relu"), CLASSIFIER, spoiled(classes(100), 60, targets_of(4, 7)), 0.1)
         assert confirmed(train(run)) == "DATA505"
@@ -123,6 +134,10 @@ class TestData:
     def test_features_in_the_hundreds(self):
         assert confirmed(train(Run(net("poisson", "relu"), WEIGHTS, counts(50, scale=300.0), 0.01))) == "DATA502"
         assert confirmed(train(Run(net("squared", "relu"), WEIGHTS, regression(50, scale=100.0), 0.05))) == "DATA502"
+
+    def test_targets_in_the_thousands(self):
+        salaries = [(inputs, targets * 900 + 5000) for inputs, targets in regression(50)]
+        assert confirmed(train(Run(net("squared", "relu"), WEIGHTS, salaries, 0.05))) == "DATA502"
 
 
 class TestWeights:

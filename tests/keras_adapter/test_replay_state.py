@@ -125,17 +125,18 @@ def test_prints_nothing(capfd):
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.skipif(BACKEND != "jax", reason="only JAX hands its state around during fit")
-def test_the_state_that_fit_holds_counts_on_jax():
-    model = trained("nothing")
-    groups = (
-        model.trainable_variables,
-        model.non_trainable_variables,
-        model.optimizer.variables,
-        model.metrics_variables,
-    )
-    state = [[variable.value for variable in group] for group in groups]
-    state[0][0] = state[0][0] * np.nan
-    result = replay(model, tensors(arrays()), state=state)
-    assert (result.origin.kind, result.origin.operation) == ("parameters", model.trainable_variables[0].path)
-    assert replay(model, tensors(arrays())).origin is None
+if BACKEND == "jax":  # the others train on the model's own variables
+
+    def test_the_state_that_fit_holds_counts_on_jax():
+        model = trained("nothing")
+        groups = (
+            model.trainable_variables,
+            model.non_trainable_variables,
+            model.optimizer.variables,
+            model.metrics_variables,
+        )
+        state = [[variable.value for variable in group] for group in groups]
+        state[0][0] = state[0][0] * np.nan
+        result = replay(model, tensors(arrays()), state=state)
+        assert (result.origin.kind, result.origin.operation) == ("parameters", model.trainable_variables[0].path)
+        assert replay(model, tensors(arrays())).origin is None

@@ -207,3 +207,47 @@ def test_a_step_that_writes_into_its_batch_sees_the_same_batch_in_every_trial():
     batches = spoiled(healthy_batches(), [AT], "nan")
     fit(WritesIntoItsBatch, [(x.clone(), y) for x, y in batches], guard=strict_guard(on_incident=told.append))
     assert told[0].diagnosis.guilty_rows == (2,)
+
+
+class CountsToThree(TinyModule):
+    """Three classes, whose loss raises at a fourth."""
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        classes = torch.where(y[:, 0] > 100, 7, (y[:, 0] > 0).long())
+        return F.cross_entropy(self.direction(x)[:, :3], classes)
+
+
+def raising_run(module, guard, error=IndexError, callbacks=()):
+    batches = healthy_batches()
+    batches[AT][1][5] = 1000.0
+    with pytest.raises(error):
+        fit(lambda: module(OPTIMIZERS["SGD"]), batches, *callbacks, guard=guard)
+
+
+def test_an_error_of_the_training_step_is_explained_and_still_raised():
+    guard = strict_guard()
+    raising_run(CountsToThree, guard)
+    (incident,) = guard.incidents
+    assert (incident.code, incident.step) == ("ENV703", AT)
+    assert "IndexError: Target 7 is out of bounds" in incident.message
+    assert (incident.diagnosis.cause.code, incident.diagnosis.guilty_rows) == ("DATA505", (5,))
+    assert guard.summary["incidents"] == 1
+
+
+def test_an_error_is_not_explained_to_those_who_want_no_explanations():
+    guard = strict_guard(diagnose="never")
+    raising_run(CountsToThree, guard)
+    assert guard.incidents == ()
+
+
+class Stumbles(Callback):
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if batch_idx == AT:
+            raise IndexError("mine")
+
+
+def test_an_error_of_another_callback_is_no_incident():
+    guard = strict_guard()
+    raising_run(TinyModule, guard, callbacks=[Stumbles()])
+    assert guard.incidents == ()

@@ -216,7 +216,7 @@ class Sentences(LightningModule):
 
 
 @enter(
-    non_finite("ENV701", "softmax", "mixed, _ = self.attention(", modules=("attention",), rows=(6,)),
+    non_finite(("ENV701", "NAN112"), "softmax", "mixed, _ = self.attention(", modules=("attention",), rows=(6,)),
     "https://github.com/pytorch/pytorch/pull/185338",
     "https://github.com/facebookresearch/Mask2Former/issues/243",
 )

@@ -23,6 +23,10 @@ RISE = 1.25
 STALL = 0.95
 """Share of its beginning above which a loss does not fall."""
 
+MOVED = 0.99
+"""Share of its beginning below which a loss has moved: on one and the same batch before and after a short run, there is
+no noise of other batches to be told from, and a net at a usable rate comes this far within 12 steps."""
+
 SPIKE_RATIO = 10.0
 """Limit of a spike without a limit of its own, over the median of the history: ``min_ratio`` of the guard."""
 
@@ -162,6 +166,12 @@ def tail(losses: Sequence[float]) -> float:
 def is_calm(measured: Measured) -> bool:
     """Whether the trial is finite and its loss did not rise."""
     return is_finite(measured.trial) and (measured.change is None or measured.change <= RISE)
+
+
+def stands_still(measured: Measured) -> bool | None:
+    """Whether a training run moved its loss by less than a hundredth; None if the trial cannot tell."""
+    change = measured.change
+    return None if not measured.trial.supported or change is None else change > MOVED
 
 
 def blows_up(measured: Measured) -> bool | None:

@@ -30,6 +30,8 @@ def bad_initialisation(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     if goal.kind in (Kind.SPIKE, Kind.DIVERGENCE) and not odd:
         return None
     origin = evidence.replay.origin if evidence.replay else None
+    if not odd and origin is not None and origin.kind is OriginKind.PARAMETERS:
+        return None  # broken by an update
     traced = origin is not None and origin.kind is OriginKind.OPERATION
     if not odd and (goal.kind is Kind.STALL or (traced and origin is not None and code_of_origin(origin) != "NAN110")):
         return None

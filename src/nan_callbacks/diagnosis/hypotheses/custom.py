@@ -24,7 +24,7 @@ def custom_layer(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     # derivative was replaced by it.
     return Hypothesis(
         code="NAN115",
-        score=0.52 if origin.custom_gradient else 0.45,
+        score=0.82 if origin.custom_gradient else 0.45,
         because=because,
         experiments=without_rows(goal, rows_to_blame(evidence), batch_rows(evidence)),
         observed=True,

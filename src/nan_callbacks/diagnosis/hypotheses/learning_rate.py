@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import zip_longest
+
 from nan_callbacks.core.sentences import number
 from nan_callbacks.diagnosis.evidence import Evidence
 from nan_callbacks.diagnosis.experiments import (
@@ -17,7 +20,9 @@ from nan_callbacks.diagnosis.experiments import (
     trained,
     unrest,
 )
-from nan_callbacks.diagnosis.goal import Goal, Kind
+from nan_callbacks.diagnosis.goal import Goal, Kind, stands_still
+from nan_callbacks.diagnosis.hypotheses.activations import dead_units, saturated
+from nan_callbacks.diagnosis.hypotheses.gradients import vanishing
 from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis, how_early, is_early
 from nan_callbacks.diagnosis.hypotheses.numerics import OVERFLOW, code_of_origin
 from nan_callbacks.diagnosis.origin import OriginKind, Phase
@@ -25,7 +30,7 @@ from nan_callbacks.diagnosis.origin import OriginKind, Phase
 ORDINARY = 1e3
 """Magnitude up to which operands are no sign of weights that have been thrown about."""
 
-RATES_TRIED = (100.0, 10_000.0, 10.0)
+RATES_TRIED = (100.0, 1e4, 1e7)
 """Factors on a learning rate that is suspected to be too low, after the largest rate that the run has had."""
 
 
@@ -42,7 +47,8 @@ def too_high(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     if early:
         because.append(how_early(evidence))
     by_itself = early and not grown and _fails_by_itself(evidence, goal)
-    score = 0.75 if grown or goal.kind is Kind.DIVERGENCE else (0.7 if early and not by_itself else 0.3)
+    suspicious = early and not by_itself and goal.kind is not Kind.STALL
+    score = 0.75 if grown or goal.kind is Kind.DIVERGENCE else (0.7 if suspicious else 0.3)
     experiments = _lower(evidence, goal, early and not by_itself)
     return Hypothesis(code="OPT601", score=score, because=tuple(because), experiments=experiments)
 
@@ -57,8 +63,13 @@ def too_low(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     largest = max(evidence.history.learning_rates, default=0.0)
     if rate is not None and 0.0 < 10.0 * rate <= largest:
         because += (f"it has fallen from {number(largest)}",)
-        factors = (largest / rate, *factors)
-    experiments = tuple(trained(goal.base, ends_lower, lr_factor=factor) for factor in factors)
+        factors = (10.0 * largest / rate, largest / rate, *factors)
+    # From a complete standstill a little is enough; but a large rate moves even a net that is blocked, a little.
+    blocked = any(rule(evidence, goal) is not None for rule in (vanishing, saturated, dead_units))
+    moved = [] if blocked else [replace(trained(goal.base, lr_factor=f), judge=stands_still) for f in factors]
+    fallen = [trained(goal.base, ends_lower, lr_factor=factor) for factor in factors]
+    # Both look at the same trials, each of which is made once.
+    experiments = tuple(each for pair in zip_longest(moved, fallen) for each in pair if each is not None)
     return Hypothesis(code="OPT602", score=0.65, because=because, experiments=experiments)
 
 
