@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from nan_callbacks.core.sentences import number
 from nan_callbacks.diagnosis.evidence import Evidence, LayerEvidence
 from nan_callbacks.diagnosis.experiments import Experiment, ends_lower, fresh_run
-from nan_callbacks.diagnosis.goal import Goal, Kind, Measured, is_calm
+from nan_callbacks.diagnosis.goal import Goal, Kind, Measured, is_calm, stands_still
 from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis, how_early, is_early
 from nan_callbacks.diagnosis.hypotheses.numerics import code_of_origin
 from nan_callbacks.diagnosis.lab import Start, Variation
@@ -83,7 +84,9 @@ def _afresh(goal: Goal) -> tuple[Experiment, ...]:
         def learns(treated: Measured, controls: Sequence[Measured]) -> bool:
             return is_calm(treated) and ends_lower(treated, controls)
 
-        return (Experiment(treatment=fresh_run(), controls=(goal.base,), requires=learns),)
+        falls = Experiment(treatment=fresh_run(), controls=(goal.base,), requires=learns)
+        moves = replace(falls, requires=lambda treated, _: is_calm(treated), judge=stands_still)
+        return moves, falls
     treatment = Variation(start=Start.FRESH, steps=FEW_STEPS)
     return (Experiment(treatment=treatment, controls=(goal.base,), requires=lambda treated, _: is_calm(treated)),)
 

@@ -83,7 +83,7 @@ def shifted_labels(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     losses = evidence.history.losses
     inputs_far_off = any(part.outlier_rows for part in evidence.batch if part.role is not Role.TARGET)
     few = evidence.guilty_rows and 2 * len(evidence.guilty_rows) <= batch_rows(evidence)
-    if goal.kind is not Kind.SPIKE or goal.quantity != "loss" or not labels or inputs_far_off or few or not losses:
+    if goal.kind is not Kind.SPIKE or not labels or inputs_far_off or few or not losses:
         return None
     usual = median(losses[-64:])
     because = (

@@ -83,7 +83,7 @@ def _fails_by_itself(evidence: Evidence, goal: Goal) -> bool:
     origin = evidence.replay.origin if evidence.replay else None
     if origin is None:
         return False
-    if origin.phase is Phase.OPTIMIZER or origin.kind is OriginKind.PARAMETERS:
+    if origin.phase is Phase.OPTIMIZER or origin.kind in (OriginKind.PARAMETERS, OriginKind.EXCEPTION):
         return True
     sizes = [operand.largest_magnitude or 0.0 for operand in origin.operands]
     return code_of_origin(origin) not in (None, OVERFLOW) and max(sizes, default=0.0) < ORDINARY

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 from nan_callbacks.core.tensor_summary import TensorSummary
 from nan_callbacks.diagnosis.diagnosis import describe_rows
@@ -31,16 +32,27 @@ _GROWING = {
 _MATRICES = {"inverse": DIVISION, "determinant": DIVISION, "cholesky": DOMAIN, "decomposition": SINGULARITY}
 
 
+_REFUSED = re.compile(
+    r"satisf\w+ the constraint|invalid values|math domain error|not positive.definite|is singular|not invertible"
+    r"|must be (strictly )?positive",
+    re.IGNORECASE,
+)
+"""What libraries say that check their operands instead of answering NaN."""
+
+
 def numerics(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     """NAN110 to NAN114: what the traced operation and its operands say."""
     origin = evidence.replay.origin if evidence.replay else None
-    if goal.kind is not Kind.NON_FINITE or origin is None or origin.kind is not OriginKind.OPERATION:
+    if goal.kind is not Kind.NON_FINITE or origin is None:
         return None
-    code = code_of_origin(origin)
+    refused = origin.kind is OriginKind.EXCEPTION and _REFUSED.search(origin.detail)
+    if origin.kind is not OriginKind.OPERATION and not refused:
+        return None
+    code = DOMAIN if refused else code_of_origin(origin)
     if code is None:
         return None
     rows = rows_to_blame(evidence)
-    because = [_mechanism(origin, code)]
+    because = [f"the step raised: {_first_line(origin.detail)}" if refused else _mechanism(origin, code)]
     if rows:
         because.append(f"it happens in {describe_rows(rows)}")
     return Hypothesis(
@@ -150,6 +162,10 @@ def _mechanism(origin: Origin, code: str) -> str:
         DOMAIN: f"{place}{origin.operation} is not defined for its operand",
     }
     return kinds[code] + (f": {ranges}" if ranges else "")
+
+
+def _first_line(text: str) -> str:
+    return text.partition("\n")[0].rstrip(".:")
 
 
 def _lowest(operands: list[TensorSummary]) -> float:
