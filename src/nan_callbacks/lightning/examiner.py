@@ -14,11 +14,12 @@ from nan_callbacks.core.finding import Finding
 from nan_callbacks.diagnosis.diagnose import Budget, diagnose
 from nan_callbacks.diagnosis.diagnosis import Diagnosis
 from nan_callbacks.diagnosis.evidence import Evidence, History
+from nan_callbacks.diagnosis.guilty_samples import succeeds
 from nan_callbacks.diagnosis.lab import Variation
 from nan_callbacks.diagnosis.origin import ReplayResult
 from nan_callbacks.lightning.lab import LightningLab, can_be_held_still
 from nan_callbacks.torch.lab_bench import Window
-from nan_callbacks.torch.lab_evidence import REPLAY_SHARE, gather, narrowest, settings_of, succeeds
+from nan_callbacks.torch.lab_evidence import REPLAY_SHARE, gather, narrowest, settings_of
 from nan_callbacks.torch.rng import RngState
 from nan_callbacks.torch.saving import save_incident
 
