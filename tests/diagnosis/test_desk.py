@@ -173,3 +173,21 @@ def test_another_process_may_know_better():
     office = Office()
     assert office.receive(1, case=NotHere()).diagnosis is None
     assert office.said == []
+
+
+def test_an_error_is_an_incident_only_if_the_step_raises_again():
+    class Raises(FakeCase):
+        def replay(self, seconds):
+            return ReplayResult(origin=Origin(kind=OriginKind.EXCEPTION, operation="IndexError"), reproduced=True)
+
+    office = Office()
+    raised = event(4, "ENV703")
+    assert office.desk.take_in_exception(raised, FakeCase) is None
+    assert office.desk.take_in_exception(raised, Raises).diagnosis.cause.code == "NAN111"
+    assert [incident.code for incident in office.desk.incidents] == ["ENV703"]
+
+
+def test_an_error_of_ours_while_looking_into_one_of_the_users_is_reported(caplog):
+    office = Office(strict=False)
+    assert office.desk.take_in_exception(event(4, "ENV703"), BrokenCase) is None
+    assert "the diagnosis failed" in caplog.text

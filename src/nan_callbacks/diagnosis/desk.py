@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from nan_callbacks.core.events import SCHEMA, Event, describe
 from nan_callbacks.core.journal import Journal
@@ -22,6 +22,8 @@ from nan_callbacks.errors import ConfigurationError
 LOGGER = logging.getLogger("nan_callbacks")
 
 When = Literal["on_incident", "first", "never"]
+
+Found = TypeVar("Found")
 
 BUDGET_SECONDS = 60.0
 """What all diagnoses of a fit may cost by default: a fraction of the ten minutes that NCCL lets a process wait."""
@@ -150,16 +152,7 @@ class Desk:
         """
         if self.settings.diagnose == "never" or self._broken or self.seconds_left <= 0.0:
             return None
-        case = open_case()
-        replay = case.replay(min(ONE_DIAGNOSIS.seconds, self.seconds_left))
-        if replay.origin is None or replay.origin.kind is not OriginKind.EXCEPTION:
-            return None
-        self._journal.record([event])
-        self._counts[str(event["code"])] += 1
-        incident = Incident.from_event(event, self._guarded(lambda: self._examine(event, case, replay)))
-        self._incidents.append(incident)
-        self._tell(incident)
-        return incident
+        return self._guarded(lambda: self._incident_of(event, open_case()))
 
     def on_demand(self, event: Event, case: Case) -> Diagnosis:
         """A diagnosis that the user asked for: whatever the settings say, and beyond the budget of the fit.
@@ -199,6 +192,17 @@ class Desk:
         if when == "first":
             return self._counts.total() == 1
         return count & (count - 1) == 0
+
+    def _incident_of(self, event: Event, case: Case) -> Incident | None:
+        replay = case.replay(min(ONE_DIAGNOSIS.seconds, self.seconds_left))
+        if replay.origin is None or replay.origin.kind is not OriginKind.EXCEPTION:
+            return None
+        self._journal.record([event])
+        self._counts[str(event["code"])] += 1
+        incident = Incident.from_event(event, self._examine(event, case, replay))
+        self._incidents.append(incident)
+        self._tell(incident)
+        return incident
 
     def _examine(self, event: Event, case: Case | None, replay: ReplayResult | None = None) -> Diagnosis | None:
         if case is None:
@@ -255,7 +259,7 @@ class Desk:
         event["message"] = describe(event)
         return event
 
-    def _guarded(self, examine: Callable[[], Diagnosis | None]) -> Diagnosis | None:
+    def _guarded(self, examine: Callable[[], Found | None]) -> Found | None:
         try:
             return examine()
         except Exception as error:
