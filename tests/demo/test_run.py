@@ -131,6 +131,7 @@ def test_the_demo_of_both_frameworks_ends_in_one_table_and_nothing_else_is_print
     # A process of its own: Keras picks its backend once per process.
     command = [sys.executable, "-m", "nan_callbacks.cli", "demo", *TINY, "--faults", "nan_rows"]
     variables = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    variables["TF_CPP_MIN_LOG_LEVEL"] = "3"  # on a busy machine TensorFlow complains of slow compilation
     finished = subprocess.run(
         [*command, "--output", str(tmp_path)], env=variables, capture_output=True, text=True, check=False
     )
