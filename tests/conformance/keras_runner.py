@@ -124,7 +124,9 @@ class Trainee:
         self.guard = NaNGuard(strict=True, verbose=False, **settings)
         self.model = NETWORKS[task](self.task.shapes)
         loss = LOSSES[self.task.loss]
-        self.model.compile(OPTIMIZERS[optimizer.kind](rate_of(optimizer)), loss if isinstance(loss, str) else loss())
+        graph = {"jit_compile": False} if keras.backend.backend() == "tensorflow" else {}  # compiled in no time
+        made = loss if isinstance(loss, str) else loss()
+        self.model.compile(OPTIMIZERS[optimizer.kind](rate_of(optimizer)), made, **graph)
         for name, value in self.task.weights().items():
             self.parameter(name).assign(value)
         self.model.optimizer.build(self.model.trainable_variables)

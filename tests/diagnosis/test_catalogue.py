@@ -7,7 +7,7 @@ import pytest
 import nan_callbacks
 from nan_callbacks.diagnosis.catalogue import FAMILIES, catalogue, entry
 
-ROOMS = ("core", "diagnosis")
+ROOMS = ("core", "diagnosis", "checkup")
 CODE = re.compile(r'"((?:NAN|GRAD|ACT|LOSS|DATA|OPT|ENV)[1-7]\d\d)"')
 API = re.compile(r"`((?:torch|keras)(?:\.\w+)+)")
 SOURCE = Path(nan_callbacks.__file__).parent

@@ -63,7 +63,8 @@ def net(activation: str = "tanh", **options: Any) -> keras.Model:
 def program(
     model: keras.Model, loss: Any = "mse", rate: float = 0.02, optimizer: Any = None, **options: Any
 ) -> keras.Model:
-    model.compile(optimizer or keras.optimizers.SGD(rate), loss, **options)
+    graph = {"jit_compile": False} if keras.backend.backend() == "tensorflow" else {}  # as in `runs.compiled`
+    model.compile(optimizer or keras.optimizers.SGD(rate), loss, **{**graph, **options})
     return model
 
 

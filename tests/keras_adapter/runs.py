@@ -66,10 +66,15 @@ def compiled(
     loss: Any = "mse",
     **options: Any,
 ) -> keras.Model:
-    """A compiled model; the same arguments give the same weights."""
+    """A compiled model; the same arguments give the same weights.
+
+    On TensorFlow a graph without XLA unless it is asked for: XLA compiles each little model for seconds. The tests of
+    what XLA changes (bitwise equality, gates) ask for each mode.
+    """
     keras.utils.set_random_seed(seed)
     model = make()
-    model.compile(optimizer(), loss, **{"metrics": ["mae"], **options})
+    graph = {"jit_compile": False} if BACKEND == "tensorflow" else {}
+    model.compile(optimizer(), loss, **{"metrics": ["mae"], **graph, **options})
     return model
 
 

@@ -30,7 +30,7 @@ OPTIMIZERS = {
     "schedule": lambda: keras.optimizers.SGD(keras.optimizers.schedules.ExponentialDecay(0.05, 3, 0.8)),
 }
 
-MODES = {"auto": {}, "no jit": {"jit_compile": False}, "eagerly": {"run_eagerly": True}}
+MODES = {"auto": {"jit_compile": "auto"}, "no jit": {"jit_compile": False}, "eagerly": {"run_eagerly": True}}
 if BACKEND != "torch":  # there it means torch.compile, which needs a C++ compiler
     MODES["jit"] = {"jit_compile": True}
     MODES["several steps per execution"] = {"steps_per_execution": 4}

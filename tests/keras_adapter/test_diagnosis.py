@@ -36,7 +36,7 @@ def factory():
     return compiled()
 
 
-MODES = {"auto": {}, "no jit": {"jit_compile": False}, "eagerly": {"run_eagerly": True}}
+MODES = {"auto": {"jit_compile": "auto"}, "no jit": {"jit_compile": False}, "eagerly": {"run_eagerly": True}}
 
 
 @pytest.mark.parametrize("mode", MODES)

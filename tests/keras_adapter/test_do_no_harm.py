@@ -5,7 +5,7 @@ import pytest
 
 from tests.keras_adapter.runs import BACKEND, compiled, data, distance, guard, network, same, state, train
 
-MODES = {"auto": {}, "no jit": {"jit_compile": False}, "eagerly": {"run_eagerly": True}}
+MODES = {"auto": {"jit_compile": "auto"}, "no jit": {"jit_compile": False}, "eagerly": {"run_eagerly": True}}
 XLA = {"auto", "jit"} if BACKEND == "jax" else {"jit"}
 """Modes in which a compiler fuses the guarded step differently."""
 if BACKEND != "torch":
