@@ -41,7 +41,7 @@ def diagnose_step(model: Any, batch: Any, **options: Any) -> Diagnosis:
     Example:
         >>> print(diagnose_step(module, batch).describe())  # doctest: +SKIP
     """
-    made: Diagnosis = _room_of(model).diagnose_step(model, batch, **options)
+    made: Diagnosis = room_of(model).diagnose_step(model, batch, **options)
     return made
 
 
@@ -61,22 +61,31 @@ def replay_saved(folder: str | Path, model: Any, **options: Any) -> tuple[SavedS
     """
     step = read_step(folder)
     try:
-        diagnosis: Diagnosis = _room_of(model).replay_saved(model, step, **options)
+        diagnosis: Diagnosis = room_of(model).replay_saved(model, step, **options)
     except (ValueError, TypeError) as error:
         raise NaNCallbacksError(f"the saved step does not fit the model: {error}") from error
     return step, diagnosis
 
 
-def _room_of(model: Any) -> Any:
+def room_of(model: Any, module: str = "step_diagnosis") -> Any:
+    """The module of the adapter that serves a model.
+
+    Args:
+        model: Of any framework.
+        module: Name of the module within the adapter's room.
+
+    Raises:
+        NaNCallbacksError: If no adapter serves it.
+    """
     for room, packages, name in ADAPTERS:
         for base in type(model).__mro__:
             if base.__name__ == name and base.__module__.partition(".")[0] in packages:
                 try:
-                    return importlib.import_module(f"nan_callbacks.{room}.step_diagnosis")
+                    return importlib.import_module(f"nan_callbacks.{room}.{module}")
                 except MissingExtraError:
                     raise
                 except ModuleNotFoundError as error:
-                    raise NaNCallbacksError(f"a step of this kind of model cannot be examined: {error}") from error
+                    raise NaNCallbacksError(f"this kind of model cannot be examined: {error}") from error
     raise NaNCallbacksError(
         f"expected a Lightning module, a Keras model or a torch module, received {type(model).__name__}; "
         "pass the model itself, not a trainer or a function."

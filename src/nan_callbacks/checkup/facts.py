@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nan_callbacks.core.tensor_summary import TensorSummary
+from nan_callbacks.diagnosis.known_issues import Environment
 from nan_callbacks.diagnosis.origin import SourceLine
 
 Array = NDArray[Any]
@@ -102,7 +103,9 @@ class LayerFacts:
     """Standard deviation of the weights times the square root of the fan-in: about 1 (LeCun, Glorot) to 1.4 (He)."""
     weights_all_zero: bool = False
     weights_all_equal: bool = False
-    """Whether all units of the layer begin with the same weights, so that they will stay alike."""
+    """Whether all units of the layer begin with the same weights."""
+    gradients_all_equal: bool = False
+    """Whether all units get the same gradient, so that equal weights stay equal."""
     next_activation: str = ""
     """Activation that its output goes through: ``relu``, ``tanh``, ``sigmoid``, ``gelu`` …; empty if none is known."""
     saturated_share: float | None = None
@@ -122,6 +125,8 @@ class RateFacts:
     losses: tuple[tuple[float, ...], ...] = ()
     """Of each trial: the loss of the same batch before and after each virtual step."""
     optimizer: str = ""
+    is_scheduled: bool = False
+    """Whether a schedule will change the rate: a warm-up begins with next to nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,21 +148,6 @@ class Hazard:
     """Neutral name of the operation that made the operand, such as ``softmax``; empty if unknown."""
     after: str = ""
     """Neutral name of the operation that takes the result, if that matters; empty if unknown."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Environment:
-    """What the run runs on."""
-
-    versions: dict[str, str] = field(default_factory=dict)
-    """Of the installed distributions that matter, by name."""
-    devices: tuple[str, ...] = ("cpu",)
-    """``cpu``, ``cuda``, ``mps``, ``tpu``."""
-    precision: str = "float32"
-    """The narrowest floating dtype that the model computes in."""
-    components: frozenset[str] = frozenset()
-    """What the model uses, for known issues of single components: names of layers, functions and optimizers, such as
-    ``MultiheadAttention``, ``scaled_dot_product_attention``, ``AdamW``, ``torch.compile``."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -72,7 +72,7 @@ def _examine(
     save_batch: Any,
     budget_s: float,
 ) -> Diagnosis:
-    optimizers = _optimizers(module, optimizer)
+    optimizers = optimizers_of(module, optimizer)
     if not module.automatic_optimization and not optimizers:
         raise ConfigurationError.of(
             "optimizer",
@@ -90,7 +90,7 @@ def _examine(
             optimizers=optimizers,
             recent=recent,
             framework="lightning",
-            inside=lambda: _alone(module),
+            inside=lambda: alone(module),
             random_streams=random_streams,
         ),
         save_batch=save_batch,
@@ -99,7 +99,7 @@ def _examine(
 
 
 @contextlib.contextmanager
-def _alone(module: Any) -> Iterator[None]:
+def alone(module: Any) -> Iterator[None]:
     """In training mode and silent; what is changed on the module is put back by the laboratory."""
     module.train()
     vars(module).update({name: lambda *_, **__: None for name in MUTED})
@@ -108,7 +108,8 @@ def _alone(module: Any) -> Iterator[None]:
         yield
 
 
-def _optimizers(module: Any, given: Optimizer | Sequence[Optimizer] | None) -> list[Optimizer]:
+def optimizers_of(module: Any, given: Optimizer | Sequence[Optimizer] | None) -> list[Optimizer]:
+    """The optimizers that were given, or those that the module makes."""
     if given is not None:
         return [given] if isinstance(given, Optimizer) else list(given)
     streams = RngState()

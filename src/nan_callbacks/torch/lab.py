@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,6 +26,8 @@ from nan_callbacks.torch.measure import non_finite_tensors
 from nan_callbacks.torch.replay import batch_size, select_rows
 from nan_callbacks.torch.replay import replay as traced_replay
 
+Look = TypeVar("Look")
+
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -37,7 +39,7 @@ class TorchLab:
     """
 
     def __init__(self, bench: Bench) -> None:
-        self._bench = bench
+        self._bench = self.bench = bench
         self._changes = Changes(self.recent_batches, bench.failed[0].batch)
         self._known: dict[Variation, Trial] = {}
         self._suspect: int | None = None
@@ -132,6 +134,16 @@ class TorchLab:
                 return probe.evidence()
         except (Unsupported, torch.OutOfMemoryError):
             return ()
+
+    def once(self, look: Callable[[Fed], Look]) -> Look:
+        """Have a look at the batch that is to blame, on copies of the state.
+
+        Args:
+            look: Gets the batch, in containers and tensors of its own.
+        """
+        fed = self._bench.failed[self.suspect]
+        with self._held_still(Variation()):
+            return look(as_new(fed))
 
     # -- one trial -----------------------------------------------------------------------------------------------
 

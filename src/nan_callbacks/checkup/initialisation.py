@@ -1,0 +1,131 @@
+"""How signals and gradients fare through the layers before the first update."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from nan_callbacks.checkup.advice import ERROR, WARNING, notice, share
+from nan_callbacks.checkup.facts import LayerFacts
+from nan_callbacks.checkup.notice import Notice
+
+GROWTH = 100.0
+"""Factor by which the signal may grow through all hidden layers. Kept scale gives 1, He's a few; 10 layers of twice the
+usual scale give 1000."""
+
+SHRINKAGE = 1e-3
+"""Factor to which it may shrink: ten layers of torch's default scale, too small for rectifiers, come to 1e-3."""
+
+VANISHING = 1e-5
+"""Gradient of the first layer's output over that of the last hidden one's: float32 updates of the first layers are
+then below the rounding of what the last ones get. Five layers of tanh come to 0.1."""
+
+EXPLODING = 1e4
+SATURATED = 0.5
+DEAD = 0.75
+"""Share of a layer's units that are zero for a whole batch. Of 64 samples a healthy unit sees some on its side."""
+
+
+def examine_initialisation(layers: tuple[LayerFacts, ...]) -> Iterator[Notice]:
+    """Every notice about the start; the caller leaves resumed runs out."""
+    weighted = [layer for layer in layers if layer.has_weights]
+    hidden = [layer for layer in weighted if not layer.is_output]
+    yield from _symmetric(hidden)
+    yield from _signal(layers, hidden)
+    yield from _saturated(layers)
+    yield from _dead(layers)
+    yield from _gradients(hidden)
+
+
+def _symmetric(hidden: Sequence[LayerFacts]) -> Iterator[Notice]:
+    stuck = [
+        layer
+        for layer in hidden
+        if layer.trainable and (layer.weights_all_zero or layer.weights_all_equal) and layer.gradients_all_equal
+    ]
+    if stuck:
+        what = "zero" if all(layer.weights_all_zero for layer in stuck) else "equal"
+        yield notice(
+            "ACT305", "symmetric", ERROR, _names(stuck),
+            f"All weights of {len(stuck)} hidden layer{'s' if len(stuck) > 1 else ''} are {what}, and so are the "
+            "gradients of their units.",
+        )  # fmt: skip
+
+
+def _names(layers: Sequence[LayerFacts]) -> str:
+    names = [layer.name for layer in layers]
+    return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
+
+
+def _signal(layers: Sequence[LayerFacts], hidden: Sequence[LayerFacts]) -> Iterator[Notice]:
+    known = [layer for layer in hidden if layer.in_std and layer.out_std is not None and not layer.weights_all_zero]
+    for part in _unnormalised_parts(layers, known):
+        start, end = part[0].in_std or 1.0, part[-1].out_std or 0.0
+        factor = end / start
+        if not SHRINKAGE <= factor <= GROWTH:
+            change = "grows" if factor > 1 else "shrinks"
+            scales = [layer.weight_scale for layer in part if layer.weight_scale is not None]
+            usual = f" Its weights times sqrt(fan-in) have a scale of {min(scales):.2g} to {max(scales):.2g}; "
+            usual += "1 (LeCun, Glorot) to 1.4 (He) keeps a signal's size."
+            yield notice(
+                "ACT304", "signal", WARNING, _names(part),
+                f"From a standard deviation of {start:.3g} the signal {change} to {end:.3g} within {len(part)} "
+                f"layer{'s' if len(part) > 1 else ''}.{usual if scales else ''}",
+            )  # fmt: skip
+            return
+
+
+def _unnormalised_parts(layers: Sequence[LayerFacts], known: Sequence[LayerFacts]) -> Iterator[list[LayerFacts]]:
+    """Runs of layers with weights between normalisations, which set the scale anew."""
+    chosen = {id(layer) for layer in known}
+    part: list[LayerFacts] = []
+    for layer in layers:
+        if layer.is_normalisation:
+            part = part[:-1]  # what the last of them returns is normalised
+            if part:
+                yield part
+            part = []
+        elif id(layer) in chosen:
+            part = [*part, layer]
+    if part:
+        yield part
+
+
+def _saturated(layers: Sequence[LayerFacts]) -> Iterator[Notice]:
+    full = [layer for layer in layers if (layer.saturated_share or 0.0) > SATURATED and not layer.is_output]
+    if full:
+        worst = max(full, key=lambda layer: layer.saturated_share or 0.0)
+        yield notice(
+            "ACT302", "at_start", WARNING, _names(full),
+            f"{share(worst.saturated_share or 0.0)} of the outputs of {worst.name} ({worst.kind}) are within 1 % of a "
+            "bound before the first step.",
+        )  # fmt: skip
+
+
+def _dead(layers: Sequence[LayerFacts]) -> Iterator[Notice]:
+    dead = [layer for layer in layers if (layer.dead_share or 0.0) > DEAD and not layer.is_output]
+    if dead:
+        worst = max(dead, key=lambda layer: layer.dead_share or 0.0)
+        yield notice(
+            "ACT303", "at_start", WARNING, _names(dead),
+            f"{share(worst.dead_share or 0.0)} of the units of {worst.name} ({worst.kind}) are zero for every row of "
+            "the batch before the first step.",
+        )  # fmt: skip
+
+
+def _gradients(hidden: Sequence[LayerFacts]) -> Iterator[Notice]:
+    known = [layer for layer in hidden if layer.grad_out_std is not None and layer.trainable]
+    if len(known) < 2 or not known[-1].grad_out_std:
+        return
+    first, last = known[0], known[-1]
+    ratio = (first.grad_out_std or 0.0) / (last.grad_out_std or 1.0)
+    if ratio < VANISHING and not first.weights_all_zero:
+        yield notice(
+            "GRAD202", "at_start", WARNING, first.name,
+            f"The gradient at {first.name} is {ratio:.2g} of that at {last.name}: the first of {len(known)} layers "
+            "hardly learn.",
+        )  # fmt: skip
+    elif ratio > EXPLODING:
+        yield notice(
+            "GRAD203", "at_start", WARNING, first.name,
+            f"The gradient at {first.name} is {ratio:.2g} times that at {last.name}, {len(known)} layers further on.",
+        )  # fmt: skip

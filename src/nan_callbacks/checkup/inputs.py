@@ -1,0 +1,155 @@
+"""What is wrong with inputs: non-finite, unscaled, constant, out of the table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from nan_callbacks.checkup.advice import ERROR, INFO, WARNING, notice, rows_in_words, share
+from nan_callbacks.checkup.columns import by_channel, channels_of, is_whole
+from nan_callbacks.checkup.facts import Array, InputFacts
+from nan_callbacks.checkup.notice import Notice
+from nan_callbacks.checkup.outliers import outlying
+from nan_callbacks.checkup.wrapped import has_wrapped
+
+LARGE = 10.0
+"""Root mean square of a channel from which it is unscaled. First layers are initialised for inputs of variance 1 (LeCun
+et al. 1998, section 4.3), and whatever lies within an order of magnitude still trains; ages, prices and pixels do not
+lie there."""
+
+SMALL = 1e-3
+"""Root mean square of the largest channel below which all inputs are next to nothing."""
+
+SPREAD = 1e3
+"""Largest over smallest standard deviation of the columns of a table from which they differ in scale."""
+
+BYTE = 255.0
+
+FEWEST_ROWS = 32
+"""Rows from which a constant column says something about the data rather than about one batch."""
+
+MANY_COLUMNS = 32
+"""Columns from which single constant zeros are usual: pixels at the rim, words that did not occur."""
+
+
+def examine_inputs(inputs: tuple[InputFacts, ...], rows_read: int) -> Iterator[Notice]:
+    """Every notice about inputs.
+
+    Args:
+        inputs: The inputs.
+        rows_read: Rows that their values come from.
+    """
+    for facts in inputs:
+        if not facts.values.size or facts.values.dtype.kind not in "fiub":
+            continue
+        yield from _non_finite(facts)
+        if facts.use == "indices":
+            yield from _out_of_table(facts)
+        elif facts.use == "numbers":
+            yield from _unscaled(facts)
+            yield from outlying(facts)
+            yield from _constant(facts, rows_read)
+            yield from has_wrapped(facts)
+
+
+def _non_finite(facts: InputFacts) -> Iterator[Notice]:
+    values = facts.values
+    if values.dtype.kind != "f" or facts.use == "mask":
+        return
+    bad = ~np.isfinite(values)
+    if not bad.any() or _is_mask(values):
+        return
+    rows = np.flatnonzero(bad.reshape(len(values), -1).any(1))
+    said = [f"{int(bad.sum())} of {values.size} values are NaN or Inf, in {rows_in_words(rows)}."]
+    if values.ndim == 2:
+        columns = np.flatnonzero(bad.any(0))
+        said.append(f"Column{'s' if len(columns) > 1 else ''}: {', '.join(map(str, columns[:8]))}.")
+    yield notice("DATA501", "inputs", ERROR, facts.name, *said)
+
+
+def _is_mask(values: Array) -> bool:
+    """Whether -Inf is written on purpose: there is nothing but it and zero."""
+    return not np.isnan(values).any() and bool(np.isin(values, (0.0, -np.inf)).all())
+
+
+def _out_of_table(facts: InputFacts) -> Iterator[Notice]:
+    rows, values = facts.table_rows, facts.values
+    if rows is None or not is_whole(values):
+        return
+    beyond = (values < 0) | (values >= rows)
+    if not beyond.any():
+        return
+    where = np.flatnonzero(beyond.reshape(len(values), -1).any(1))
+    yield notice(
+        "DATA511", "index", ERROR, facts.name,
+        f"{int(beyond.sum())} indices lie outside of 0 to {rows - 1} (they reach from {int(values.min())} to "
+        f"{int(values.max())}), in {rows_in_words(where)}; {facts.first_layer or 'the table'} has {rows} rows.",
+    )  # fmt: skip
+
+
+def _unscaled(facts: InputFacts) -> Iterator[Notice]:
+    seen = facts.values if facts.received is None else facts.received
+    if not seen.size or seen.dtype.kind not in "fiu":
+        return
+    channels = channels_of(seen, facts.channel_axis)
+    sizes = np.array([channel.rms for channel in channels])
+    largest, layer = float(sizes.max()), facts.first_layer or "the first layer"
+    if largest > LARGE:
+        worst = channels[int(sizes.argmax())]
+        told = f"{layer} receives a mean of {worst.mean:.3g} and a standard deviation of {worst.std:.3g}"
+        if len(channels) > 1:
+            told += f" in channel {int(sizes.argmax())}; the median channel has a root mean square of "
+            told += f"{np.median(sizes):.3g}"
+        kind, extra = ("image_range", "They look like 8-bit values.") if _is_bytes(seen) else ("scale", "")
+        yield notice("DATA502", kind, WARNING, facts.name, *filter(None, (f"{told}.", extra)))
+        return
+    if 0 < largest < SMALL:
+        yield notice(
+            "DATA502", "scale", WARNING, facts.name, f"{layer} receives values of a root mean square of {largest:.3g}."
+        )
+        return
+    spread = np.array([channel.std for channel in channels])
+    usual = spread[spread > 0]
+    if seen.ndim == 2 and seen.dtype.kind == "f" and len(usual) > 1 and usual.max() > SPREAD * usual.min():
+        yield notice(
+            "DATA502", "feature_scales", WARNING, facts.name,
+            f"The standard deviations of its columns reach from {usual.min():.3g} to {usual.max():.3g}.",
+        )  # fmt: skip
+
+
+def _is_bytes(values: Array) -> bool:
+    finite = values[np.isfinite(values)]
+    return bool(finite.size) and finite.min() >= 0 and 64 < finite.max() <= BYTE and is_whole(values)
+
+
+def _constant(facts: InputFacts, rows_read: int) -> Iterator[Notice]:
+    values = facts.values
+    if min(rows_read, len(values)) < FEWEST_ROWS or values.ndim < 2:
+        return
+    if np.all(values == values.flat[0]):
+        yield notice(
+            "DATA506", "all_constant", ERROR, facts.name,
+            f"All values of all {len(values)} rows that were read are {float(values.flat[0]):g}.",
+        )  # fmt: skip
+        return
+    if values.ndim > 3:
+        return
+    cube = by_channel(values, facts.channel_axis)
+    first = cube[:1, :1, :]
+    same = np.all(cube == first, axis=(0, 1))
+    if not same.any():
+        return
+    others = cube[..., ~same]
+    sparse = float((others == 0).mean()) > 0.2 if others.size else False
+    zero = first[0, 0] == 0
+    told = np.flatnonzero(same & ~zero) if sparse else np.flatnonzero(same)
+    if not len(told):
+        return
+    usual = bool(zero[told].all()) and cube.shape[-1] >= MANY_COLUMNS
+    shown = ", ".join(f"{index} (always {first[0, 0, index]:g})" for index in told[:5])
+    yield notice(
+        "DATA506", "feature", INFO if usual else WARNING, facts.name,
+        f"{len(told)} of {cube.shape[-1]} columns never change in {len(values)} rows: {shown}"
+        f"{' …' if len(told) > 5 else ''}; {share((~same).mean())} do.",
+    )  # fmt: skip

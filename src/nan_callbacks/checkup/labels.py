@@ -1,0 +1,187 @@
+"""What is wrong with targets, beside what the model hands to its loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from nan_callbacks.checkup.advice import ERROR, WARNING, notice, rows_in_words, share
+from nan_callbacks.checkup.columns import channels_of, is_whole
+from nan_callbacks.checkup.facts import Array, LossFacts
+from nan_callbacks.checkup.notice import Notice
+
+CLASSIFYING = frozenset({"cross_entropy", "soft_cross_entropy", "binary_cross_entropy"})
+REGRESSING = frozenset({"squared_error", "absolute_error", "cosine"})
+
+BOUNDS: dict[str, tuple[float, float]] = {
+    "softmax": (0.0, 1.0), "sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0), "relu": (0.0, math.inf),
+    "softplus": (0.0, math.inf), "exp": (0.0, math.inf), "log_softmax": (-math.inf, 0.0),
+    "log_sigmoid": (-math.inf, 0.0),
+}  # fmt: skip
+"""What an output activation can reach."""
+
+TOLERANCE = 1e-3
+"""Of a bound: rounding and label smoothing."""
+
+FAR = 30.0
+"""Root mean square of regression targets from which they are unscaled, if the model's outputs are ten times smaller.
+A squared error of them begins in the hundreds; ratings, ages in decades and standardised targets stay below."""
+
+FEWEST_ROWS = 32
+
+
+def examine_labels(losses: tuple[LossFacts, ...]) -> Iterator[Notice]:
+    """Every notice about targets."""
+    for loss in losses:
+        targets = _all(loss)
+        if not targets.size or targets.dtype.kind not in "fiub":
+            continue
+        if targets.dtype.kind == "f" and not np.isfinite(targets).all():
+            rows = np.flatnonzero(~np.isfinite(targets).reshape(len(targets), -1).all(1))
+            yield notice(
+                "DATA501", "targets", ERROR, _place(loss), f"Targets are NaN or Inf in {rows_in_words(rows)}.",
+                source=loss.source,
+            )  # fmt: skip
+        form = list(_form(loss, targets))
+        yield from form
+        if not form:
+            yield from _range(loss, targets)
+            yield from _scale(loss, targets)
+            yield from _single_class(loss, targets)
+
+
+def _all(loss: LossFacts) -> Array:
+    return loss.targets if loss.all_targets is None else loss.all_targets
+
+
+def _place(loss: LossFacts) -> str:
+    return f"targets of {loss.name}" if loss.name else "targets"
+
+
+# -- form ------------------------------------------------------------------------------------------------------------
+
+
+def _form(loss: LossFacts, targets: Array) -> Iterator[Notice]:
+    predicted, given = loss.predictions.shape, loss.targets.shape
+    classes = _classes(loss)
+    place, source = _place(loss), loss.source
+    if loss.kind == "cross_entropy":
+        axis = loss.class_axis
+        same = axis is not None and len(given) == len(predicted) and given[axis] == predicted[axis] > 1
+        if same and np.isin(targets, (0, 1)).all():
+            yield notice(
+                "DATA508", "one_hot", ERROR, place, f"The loss expects class indices; targets are one-hot {given}.",
+                source=source,
+            )  # fmt: skip
+        return
+    if loss.kind == "soft_cross_entropy":
+        if classes > 1 and is_whole(targets) and (given[-1:] == (1,) or len(given) < len(predicted)):
+            yield notice(
+                "DATA508", "indices", ERROR, place,
+                f"The loss expects one number per class, as the outputs {predicted} have it; targets are indices "
+                f"{given}.",
+                source=source,
+            )  # fmt: skip
+        return
+    if loss.kind == "unknown" or predicted == given or not predicted or not given:
+        return
+    try:
+        together = np.broadcast_shapes(predicted, given)
+    except ValueError:
+        return  # the step raises an error of its own
+    # One number for all outputs is not meant; the same shape without axes of length 1 at their ends is.
+    if together in (predicted, given) and np.prod(together) == np.prod(predicted):
+        if not (len(given) == len(predicted) and given[-1] == 1 and predicted[-1] > 1):
+            return
+        what = "class indices" if is_whole(targets) and len(np.unique(targets)) <= predicted[-1] else "one number"
+        told = f"{what} per row {given} beside {predicted[-1]} outputs {predicted}: each output is compared with it."
+    else:
+        told = f"targets {given} beside outputs {predicted} are broadcast to {together}: all rows against all others."
+    yield notice("DATA508", "broadcast", ERROR, place, told[0].upper() + told[1:], source=source)
+
+
+def _classes(loss: LossFacts) -> int:
+    axis = loss.class_axis
+    return loss.predictions.shape[axis] if axis is not None and loss.predictions.ndim else 1
+
+
+# -- range -----------------------------------------------------------------------------------------------------------
+
+
+def _range(loss: LossFacts, targets: Array) -> Iterator[Notice]:
+    finite = targets[np.isfinite(targets)] if targets.dtype.kind == "f" else targets
+    if not finite.size:
+        return
+    low, high = float(finite.min()), float(finite.max())
+    told = None
+    if loss.kind == "cross_entropy":
+        kept = finite if loss.ignore_index is None else finite[finite != loss.ignore_index]
+        classes = _classes(loss)
+        beyond = (kept < 0) | (kept >= classes)
+        if beyond.any():
+            values = ", ".join(f"{int(value)}" for value in np.unique(kept[beyond])[:5])
+            plural = "output" if classes == 1 else "outputs"
+            told = f"There are {classes} {plural}, so classes are 0 to {classes - 1}; {share(beyond.mean())} of the "
+            told += f"labels are not among them: {values}."
+    elif loss.kind in ("soft_cross_entropy", "binary_cross_entropy"):
+        if low < -TOLERANCE or high > 1 + TOLERANCE:
+            told = f"The loss expects probabilities from 0 to 1; targets reach from {low:.4g} to {high:.4g}."
+            told += " Labels of ±1 belong to a hinge loss." if set(np.unique(finite).tolist()) == {-1, 1} else ""
+        elif loss.kind == "soft_cross_entropy" and loss.class_axis is not None:
+            sums = loss.targets.sum(axis=loss.class_axis)
+            if np.abs(sums - 1).max() > 0.01:
+                told = (
+                    f"Probabilities of all classes should add up to 1; the targets of a row add up to {sums.min():.3g}"
+                )
+                told += f" to {sums.max():.3g}."
+    elif loss.kind == "poisson" and low < 0:
+        told = f"The loss expects counts; targets reach down to {low:.4g}."
+    elif loss.kind in REGRESSING and loss.activation in BOUNDS:
+        bottom, top = BOUNDS[loss.activation]
+        beyond = (finite < bottom - TOLERANCE) | (finite > top + TOLERANCE)
+        if beyond.any():
+            told = f"The output goes through {loss.activation}, which reaches from {bottom:g} to {top:g}; "
+            told += f"{share(beyond.mean())} of the targets lie outside ({low:.4g} to {high:.4g})."
+    if told is not None:
+        yield notice("DATA505", "range", ERROR, _place(loss), told, source=loss.source)
+
+
+def _scale(loss: LossFacts, targets: Array) -> Iterator[Notice]:
+    if loss.kind not in ("squared_error", "absolute_error") or targets.dtype.kind == "b":
+        return
+    columns = channels_of(targets, -1)
+    worst = max(columns, key=lambda column: column.rms)
+    outputs = max((column.rms for column in channels_of(loss.predictions, -1)), default=0.0)
+    if worst.rms > FAR and worst.rms > 10 * outputs:
+        yield notice(
+            "DATA509", "scale", WARNING, _place(loss),
+            f"Targets have a mean of {worst.mean:.4g} and a standard deviation of {worst.std:.4g}; the model begins "
+            f"with outputs of a root mean square of {outputs:.3g}.",
+            source=loss.source,
+        )  # fmt: skip
+    spread = [column.std for column in columns if column.std > 0]
+    if targets.ndim == 2 and len(spread) > 1 and max(spread) > 100 * min(spread) and max(spread) > 1:
+        yield notice(
+            "DATA509", "target_scales", WARNING, _place(loss),
+            f"Standard deviations of the targets' columns reach from {min(spread):.3g} to {max(spread):.3g}: the loss "
+            "sees the largest only.",
+            source=loss.source,
+        )  # fmt: skip
+
+
+def _single_class(loss: LossFacts, targets: Array) -> Iterator[Notice]:
+    if loss.kind not in CLASSIFYING or len(targets) < FEWEST_ROWS:
+        return
+    several = targets.ndim > 1 and targets.shape[-1] > 1
+    if several and loss.kind == "binary_cross_entropy":
+        return  # several labels at once: each may be rare
+    labels = targets.argmax(-1) if several and loss.kind == "soft_cross_entropy" else targets
+    if loss.ignore_index is not None:
+        labels = labels[labels != loss.ignore_index]
+    if labels.size and is_whole(labels) and np.all(labels == labels.flat[0]):
+        yield notice(
+            "DATA510", "single_class", WARNING, _place(loss),
+            f"All {len(targets)} rows that were read have the label {labels.flat[0]:g}.", source=loss.source,
+        )  # fmt: skip

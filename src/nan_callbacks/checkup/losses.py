@@ -1,0 +1,99 @@
+"""Whether model and loss agree about the last activation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from nan_callbacks.checkup.advice import ERROR, WARNING, notice
+from nan_callbacks.checkup.facts import LossFacts
+from nan_callbacks.checkup.notice import Notice
+
+ENTROPIES = frozenset({"cross_entropy", "soft_cross_entropy", "binary_cross_entropy"})
+SQUASHING = {"cross_entropy": ("softmax",), "soft_cross_entropy": ("softmax",), "binary_cross_entropy": ("sigmoid",)}
+"""What each loss applies itself if it takes logits. Applied twice, a softmax of one kind behind another one as well."""
+
+CLOSE = 0.02
+"""By how much probabilities of a row may miss a sum of 1: half precision, an epsilon."""
+
+
+def examine_losses(losses: tuple[LossFacts, ...]) -> Iterator[Notice]:
+    """Every notice about output activations."""
+    for loss in losses:
+        if loss.kind in ENTROPIES and loss.from_logits:
+            yield from _twice(loss)
+        elif loss.kind in ENTROPIES and loss.takes_log:
+            yield from _no_logarithms(loss)
+        elif loss.kind in ENTROPIES and loss.from_logits is False:
+            yield from _no_probabilities(loss)
+        elif loss.kind == "kl_divergence" and loss.takes_log:
+            yield from _no_logarithms(loss)
+        elif loss.kind == "poisson" and loss.from_logits is False:
+            yield from _negative_rates(loss)
+
+
+def _name(loss: LossFacts) -> str:
+    return loss.name or loss.kind
+
+
+def _twice(loss: LossFacts) -> Iterator[Notice]:
+    if loss.activation in ("softmax", "sigmoid"):
+        yield notice(
+            "LOSS403", "twice", WARNING, _name(loss),
+            f"The model's output went through {loss.activation}, and the loss takes logits: it applies "
+            f"{SQUASHING[loss.kind][0]} once more.",
+            source=loss.source,
+        )  # fmt: skip
+
+
+def _no_logarithms(loss: LossFacts) -> Iterator[Notice]:
+    seen = loss.predictions
+    if loss.activation in ("log_softmax", "log_sigmoid") or not seen.size or not np.isfinite(seen).all():
+        return
+    axis = loss.class_axis if loss.class_axis is not None else -1
+    with np.errstate(over="ignore"):
+        sums = np.exp(seen.astype(np.float64)).sum(axis=axis)
+    if seen.max() <= CLOSE and np.abs(sums - 1).max() <= CLOSE:
+        return
+    if loss.kind == "kl_divergence" and seen.max() <= CLOSE:
+        return
+    are_probabilities = loss.activation in ("softmax", "sigmoid") or _is_distribution(seen, axis)
+    what = "probabilities" if are_probabilities else "raw scores"
+    yield notice(
+        "LOSS404", "logarithm", ERROR, _name(loss),
+        f"The loss takes logarithms of probabilities; it was given {what} from {seen.min():.3g} to {seen.max():.3g}.",
+        source=loss.source,
+    )  # fmt: skip
+
+
+def _no_probabilities(loss: LossFacts) -> Iterator[Notice]:
+    seen = loss.predictions
+    if loss.activation in ("softmax", "sigmoid") or not seen.size or not np.isfinite(seen).all():
+        return
+    axis = loss.class_axis if loss.class_axis is not None else -1
+    outside = seen.min() < -1e-6 or seen.max() > 1 + CLOSE
+    several = loss.kind != "binary_cross_entropy" and seen.shape[axis] > 1
+    if not outside and (not several or _is_distribution(seen, axis)):
+        return
+    yield notice(
+        "LOSS404", "probability", ERROR, _name(loss),
+        f"The loss takes probabilities; it was given "
+        f"{'raw scores' if loss.activation in ('', 'linear') else 'the output of ' + loss.activation} from "
+        f"{seen.min():.3g} to {seen.max():.3g}.",
+        source=loss.source,
+    )  # fmt: skip
+
+
+def _is_distribution(seen: np.ndarray, axis: int) -> bool:
+    return bool(seen.min() >= 0) and bool(np.abs(seen.sum(axis=axis) - 1).max() <= CLOSE)
+
+
+def _negative_rates(loss: LossFacts) -> Iterator[Notice]:
+    seen = loss.predictions
+    if seen.size and np.isfinite(seen).all() and seen.min() < 0:
+        yield notice(
+            "LOSS404", "rate", ERROR, _name(loss),
+            f"The loss takes rates, which are positive; it was given values down to {seen.min():.3g}.",
+            source=loss.source,
+        )  # fmt: skip

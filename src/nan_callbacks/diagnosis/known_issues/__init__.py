@@ -1,0 +1,117 @@
+"""Known numerical bugs of library versions, and which of them concern a run."""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from importlib import metadata, resources
+
+HALF = ("float16", "bfloat16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownIssue:
+    """One bug; the file beside this module explains the fields."""
+
+    id: str
+    library: str
+    affected: str
+    fixed_in: str
+    device: str
+    precision: str
+    component: str
+    symptom: str
+    condition: str
+    workaround: str
+    url: str
+    confidence: str
+    verified: str
+    uses: tuple[str, ...]
+    backends: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """What a run runs on."""
+
+    versions: dict[str, str] = field(default_factory=dict)
+    """Of the installed distributions that matter, by name."""
+    devices: tuple[str, ...] = ("cpu",)
+    """``cpu``, ``cuda``, ``mps``, ``tpu``."""
+    precision: str = "float32"
+    """The narrowest floating dtype that the model computes in."""
+    components: frozenset[str] = frozenset()
+    """What the model uses: names of layers, functions and optimizers, such as ``MultiheadAttention``, ``AdamW``,
+    ``torch.compile``; of an argument that matters ``GRU:recurrent_dropout``."""
+    backend: str = ""
+    """Of Keras; empty elsewhere."""
+
+
+@functools.cache
+def known_issues() -> tuple[KnownIssue, ...]:
+    """All of them."""
+    text = resources.files(__name__).joinpath("known_issues.toml").read_text(encoding="utf-8")
+    made = []
+    for fields in tomllib.loads(text)["issue"]:
+        made.append(
+            KnownIssue(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
+        )
+    return tuple(made)
+
+
+@functools.cache
+def installed_versions() -> dict[str, str]:
+    """Versions of the distributions that the file speaks of."""
+    found = {}
+    for library in sorted({issue.library for issue in known_issues()} | {"lightning"}):
+        try:
+            found[library] = metadata.version(library)
+        except metadata.PackageNotFoundError:
+            continue
+    if "lightning" in found:  # the same code under another name
+        found.setdefault("pytorch-lightning", found["lightning"])
+    return found
+
+
+def issues_of(environment: Environment) -> tuple[KnownIssue, ...]:
+    """The issues that concern a run: version, device, precision, and something that the model uses."""
+    return tuple(issue for issue in known_issues() if _fits(issue, environment))
+
+
+def issues_of_versions(versions: dict[str, str]) -> tuple[KnownIssue, ...]:
+    """The issues that installed versions have, whatever is done with them."""
+    return tuple(issue for issue in known_issues() if _is_affected(issue, versions.get(issue.library)))
+
+
+def _fits(issue: KnownIssue, environment: Environment) -> bool:
+    return (
+        _is_affected(issue, environment.versions.get(issue.library))
+        and (issue.device == "any" or issue.device in environment.devices)
+        and _precision_fits(issue.precision, environment.precision)
+        and (not issue.backends or environment.backend in issue.backends)
+        and _is_used(issue.uses, environment.components)
+    )
+
+
+def _precision_fits(asked: str, present: str) -> bool:
+    return asked in ("any", present)
+
+
+def _is_used(uses: tuple[str, ...], components: Collection[str]) -> bool:
+    return any(name in components for name in uses)
+
+
+def _is_affected(issue: KnownIssue, version: str | None) -> bool:
+    if version is None:
+        return False
+    try:
+        from packaging.specifiers import SpecifierSet  # comes with Keras and with Lightning
+        from packaging.version import InvalidVersion, Version
+    except ImportError:  # torch alone: no specifiers, no issues
+        return False
+    try:
+        return SpecifierSet(issue.affected).contains(Version(version.partition("+")[0]), prereleases=True)
+    except InvalidVersion:
+        return False

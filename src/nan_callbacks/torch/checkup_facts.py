@@ -1,0 +1,188 @@
+"""Facts for the checkup: what the first step of a torch model does, seen once without leaving a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nan_callbacks.checkup.facts import Hazard, InputFacts, LayerFacts, LossFacts
+from nan_callbacks.checkup.hazards import judge_operand
+from nan_callbacks.core.tensor_summary import TensorSummary
+from nan_callbacks.diagnosis.operations import neutral_name
+from nan_callbacks.torch.call_kinds import (
+    TABLES,
+    WEIGHTED,
+    as_array,
+    made_by,
+    operand_of,
+    weight_of,
+)
+from nan_callbacks.torch.hazard_calls import measured_operand
+from nan_callbacks.torch.lab_batch import tensors_of
+from nan_callbacks.torch.layer_facts import layers_of
+from nan_callbacks.torch.loss_calls import losses_of
+from nan_callbacks.torch.recorder import Call, Recorder
+from nan_callbacks.torch.replay.call_sites import source_line
+
+POSITIVE = frozenset({"exp", "softmax", "softplus", "sigmoid"})
+"""Operations whose sums stay away from zero."""
+
+
+@dataclass(kw_only=True)
+class FirstLook:
+    """One recorded step."""
+
+    recorder: Recorder
+    batch: Any
+    """As the step received it."""
+    loss: Tensor | None = None
+    gradients: Mapping[int, Tensor] = field(default_factory=dict)
+    """Of parameters and of the layers' outputs, by ``id``."""
+    raised: str = ""
+    """Class and message of the step's error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepFacts:
+    """What one recorded step says."""
+
+    inputs: tuple[InputFacts, ...]
+    losses: tuple[LossFacts, ...]
+    layers: tuple[LayerFacts, ...]
+    hazards: tuple[Hazard, ...]
+    rows_read: int
+
+
+def facts_of(look: FirstLook, module: nn.Module, more: Sequence[Any] = ()) -> StepFacts:
+    """Everything that one recorded step says.
+
+    Args:
+        look: The step.
+        module: The module.
+        more: Further batches of the same structure, of which only the values are read.
+    """
+    rows = _all_rows(look.batch, more)
+    return StepFacts(
+        inputs=tuple(_inputs(look, rows)),
+        losses=losses_of(look.recorder, rows),
+        layers=layers_of(look.recorder, module, look.gradients, look.loss),
+        hazards=tuple(_hazards(look.recorder)),
+        rows_read=max((len(values) for values in rows.values()), default=0),
+    )
+
+
+def _all_rows(batch: Any, more: Sequence[Any]) -> dict[int, Any]:
+    """Values of each tensor of the batch, by its ``id``, with those of further batches behind them."""
+    others = [dict(tensors_of(each)) for each in more]
+    joined = {}
+    for name, tensor in tensors_of(batch):
+        if not tensor.dim() or tensor.is_complex() or tensor.is_quantized:
+            continue
+        parts = [as_array(tensor)]
+        for other in others:
+            part = other.get(name)
+            if part is not None and part.dim() and part.shape[1:] == tensor.shape[1:] and part.dtype == tensor.dtype:
+                parts.append(as_array(part))
+        joined[id(tensor)] = np.concatenate(parts) if len(parts) > 1 else parts[0]
+    return joined
+
+
+# -- inputs ----------------------------------------------------------------------------------------------------------
+
+
+def _inputs(look: FirstLook, rows: Mapping[int, Any]) -> list[InputFacts]:
+    named = {id(tensor): name for name, tensor in tensors_of(look.batch) if id(tensor) in rows}
+    reached: dict[int, Call] = {}
+    masks: set[int] = set()
+    tainted: dict[int, frozenset[int]] = {key: frozenset([key]) for key in named}
+    for call in look.recorder.calls:
+        sources = [(tensor, tainted[id(tensor)]) for tensor in call.tensors if id(tensor) in tainted]
+        if not sources:
+            continue
+        weight = weight_of(call)
+        if weight is not None:
+            operand = operand_of(call)
+            if operand is not None:
+                for key in tainted.get(id(operand), ()):
+                    reached.setdefault(key, call)
+            continue
+        given_as_mask = [value for key, value in call.kwargs.items() if "mask" in key]
+        for tensor, keys in sources:
+            if tensor.dtype == torch.bool or any(tensor is each for each in given_as_mask):
+                masks.update(keys)
+        result = call.result
+        if result is not None and call.name not in WEIGHTED:
+            tainted[id(result)] = frozenset().union(*(keys for _, keys in sources))
+    return [_input(name, rows[key], reached.get(key), key in masks) for key, name in named.items()]
+
+
+def _input(name: str, values: Any, reached: Call | None, is_mask: bool) -> InputFacts:
+    if reached is None:
+        return InputFacts(name=name, values=values, use="mask" if is_mask or values.dtype.kind == "b" else "unknown")
+    call = reached
+    weight = weight_of(call)
+    layer = call.module or call.name
+    if call.name in TABLES:
+        rows = None if weight is None else int(weight.shape[0])
+        return InputFacts(name=name, values=values, use="indices", first_layer=layer, table_rows=rows)
+    convolves = call.name.startswith("conv")
+    return InputFacts(
+        name=name,
+        values=values,
+        use="numbers",
+        first_layer=layer,
+        received=call.facts.get("received"),
+        channel_axis=1 if convolves or values.ndim == 4 else -1,
+    )
+
+
+# -- hazards ---------------------------------------------------------------------------------------------------------
+
+
+def _hazards(recorder: Recorder) -> list[Hazard]:
+    found = []
+    for call in recorder.calls:
+        summary: TensorSummary | None = call.facts.get("operand")
+        if summary is None:
+            continue
+        operation = neutral_name(call.name)
+        operand = measured_operand(call)
+        maker = None if operand is None else made_by(recorder, operand)
+        before = "" if maker is None else neutral_name(maker.name)
+        if before == "sum" and _sums_positive_terms(recorder, maker):
+            before = ""
+        judged = judge_operand(operation, summary, before)
+        if judged is None:
+            continue
+        kind, bits = judged
+        found.append(
+            Hazard(
+                operation=operation,
+                kind=kind,
+                module=call.module,
+                source=source_line(call.place),
+                operand=summary,
+                headroom_bits=bits,
+                before=before,
+            )
+        )
+    return found
+
+
+def _sums_positive_terms(recorder: Recorder, call: Call | None) -> bool:
+    operand = None if call is None else next(iter(call.tensors), None)
+    maker = None if operand is None else made_by(recorder, operand)
+    return maker is not None and neutral_name(maker.name) in POSITIVE
+
+
+def components_of(recorder: Recorder, module: nn.Module) -> frozenset[str]:
+    """Names of what a step uses, for known issues."""
+    names = {call.name for call in recorder.calls} | {type(each).__name__ for each in module.modules()}
+    if any(name.startswith("_orig_mod") for name, _ in module.named_modules()):
+        names.add("torch.compile")
+    return frozenset(names)

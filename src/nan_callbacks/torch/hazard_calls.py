@@ -1,0 +1,63 @@
+"""What is measured of each recorded call while its tensors are as they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nan_callbacks.core.tensor_summary import TensorSummary
+from nan_callbacks.diagnosis.operations import neutral_name
+from nan_callbacks.torch.call_kinds import as_array, operand_of, weight_of
+from nan_callbacks.torch.recorder import Call
+
+WATCHED = frozenset({"log", "divide", "reciprocal", "sqrt", "rsqrt", "norm", "exp"})
+"""Operations that a hazard scan looks at."""
+
+MOST_VALUES = 1 << 18
+"""Values of one operand that are looked at, evenly spaced."""
+
+
+@torch.no_grad()
+def measure(call: Call) -> None:
+    """Take down what the rules need of a call: what a layer received and returned, the operand of a hazard."""
+    if weight_of(call) is not None:
+        operand, result = operand_of(call), call.result
+        if operand is not None and operand.is_floating_point():
+            call.facts["received"] = as_array(operand)
+            call.facts["in_std"] = spread(operand)
+        if result is not None and result.is_floating_point():
+            call.facts["out_std"] = spread(result)
+            call.facts["out_max"] = float(result.abs().max()) if result.numel() else None
+        return
+    if neutral_name(call.name) in WATCHED:
+        seen = measured_operand(call)
+        if seen is not None and seen.is_floating_point() and seen.numel():
+            flat = seen.detach().flatten()
+            flat = flat[:: max(1, flat.numel() // MOST_VALUES)]
+            call.facts["operand"] = TensorSummary.of(as_array(flat), dtype=str(seen.dtype).removeprefix("torch."))
+
+
+def measured_operand(call: Call) -> Tensor | None:
+    """What must stay inside of a domain: the divisor of a division, what a norm returns, else the operand."""
+    operation = neutral_name(call.name)
+    if operation == "norm":
+        return call.result
+    position = 1 if operation == "divide" and not call.is_reversed else 0
+    value: Any = call.args[position] if len(call.args) > position else None
+    return value if isinstance(value, Tensor) else None
+
+
+def spread(tensor: Tensor) -> float | None:
+    """Standard deviation over the rows around each unit's mean, on a float64 that cannot overflow: what a signal is."""
+    values = tensor.detach().float()
+    if not values.numel() or values.dim() < 1:
+        return None
+    flat = values.reshape(values.shape[0], -1)
+    if flat.shape[0] > 1:
+        flat = flat - flat.mean(0)
+    largest = float(flat.abs().max())
+    if not largest or largest != largest or largest == float("inf"):
+        return 0.0 if largest == 0 else None
+    return float((flat / largest).square().mean().sqrt()) * largest

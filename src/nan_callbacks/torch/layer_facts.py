@@ -1,0 +1,136 @@
+"""What the layers of a recorded step do with signal and gradient."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nan_callbacks.checkup.facts import LayerFacts
+from nan_callbacks.torch.activations import BOUNDED, RECTIFIERS, SATURATED_WITHIN
+from nan_callbacks.torch.call_kinds import NORMALISING, TABLES, ancestors, weight_of
+from nan_callbacks.torch.loss_calls import loss_calls
+from nan_callbacks.torch.recorder import Call, Recorder
+
+ALIKE = 1e-5
+"""Relative difference of gradients that rounding may leave between units which are treated alike."""
+
+
+@torch.no_grad()
+def layers_of(
+    recorder: Recorder, module: nn.Module, gradients: Mapping[int, Tensor], loss: Tensor | None
+) -> tuple[LayerFacts, ...]:
+    """The layers in the order of the forward pass, each at its first call.
+
+    Args:
+        recorder: The recorded step.
+        module: The module.
+        gradients: Of parameters and of the layers' results, by ``id``.
+        loss: What the step returned.
+    """
+    ends = _ends(recorder, loss)
+    trained = {id(p) for p in module.parameters() if p.requires_grad}
+    made: list[LayerFacts] = []
+    seen: set[Any] = set()
+    for call in recorder.calls:
+        weight = weight_of(call)
+        is_activation = call.name in BOUNDED or call.name in RECTIFIERS
+        if call.result is None or not (weight is not None or call.name in NORMALISING or is_activation):
+            continue
+        name = call.module if weight is not None or call.name in NORMALISING else f"{call.module}.{call.name}"
+        if (name, call.name) in seen or (weight is not None and id(weight) in seen):
+            continue
+        seen.add((name, call.name))
+        seen.add(id(weight))
+        made.append(_layer(call, name.strip("."), len(made), weight, gradients, id(call) in ends, trained))
+    return tuple(made)
+
+
+def _ends(recorder: Recorder, loss: Tensor | None) -> set[int]:
+    """Calls between the last weights and the loss, the last weights among them."""
+    starts = []
+    for call in loss_calls(recorder):
+        predicted = call.argument(0, "input")
+        maker = recorder.maker(predicted)
+        starts += [maker] if maker is not None else []
+    if not starts and loss is not None:
+        maker = recorder.maker(loss)
+        starts = [maker] if maker is not None else []
+    return {id(call) for call in ancestors(starts, lambda call: weight_of(call) is not None)}
+
+
+def _layer(
+    call: Call,
+    name: str,
+    depth: int,
+    weight: Tensor | None,
+    gradients: Mapping[int, Tensor],
+    is_output: bool,
+    trained: set[int],
+) -> LayerFacts:
+    result = call.result
+    assert result is not None
+    grad = gradients.get(id(result))
+    multiplies = weight is not None and call.name not in TABLES
+    shared: dict[str, Any] = {
+        "name": name or call.name,
+        "kind": call.module_type if weight is not None else call.name,
+        "depth": depth,
+        "is_output": is_output,
+        "grad_out_std": None if grad is None else _rms(grad),
+    }
+    if weight is None:
+        return LayerFacts(
+            **shared,
+            is_normalisation=call.name in NORMALISING,
+            saturated_share=call.facts.get("saturated"),
+            dead_share=call.facts.get("dead"),
+        )
+    weight_grad = gradients.get(id(weight))
+    units = weight.reshape(weight.shape[0], -1)
+    return LayerFacts(
+        **shared,
+        has_weights=multiplies,
+        trainable=id(weight) in trained,
+        in_std=call.facts.get("in_std"),
+        out_std=call.facts.get("out_std"),
+        out_max=call.facts.get("out_max"),
+        weight_grad_rms=None if weight_grad is None else _rms(weight_grad),
+        weight_rms=_rms(weight),
+        weight_scale=float(weight.float().std(correction=0)) * math.sqrt(weight[0].numel()) if multiplies else None,
+        weights_all_zero=not bool(weight.count_nonzero()),
+        weights_all_equal=len(units) > 1 and bool((units == units[:1]).all()),
+        gradients_all_equal=weight_grad is None or _all_alike(weight_grad),
+    )
+
+
+def _rms(tensor: Tensor) -> float:
+    dense = tensor.coalesce().values() if tensor.layout is torch.sparse_coo else tensor
+    values = dense.detach().double()
+    return float(values.square().mean().sqrt()) if values.numel() else 0.0
+
+
+def _all_alike(gradient: Tensor) -> bool:
+    if gradient.layout is not torch.strided or len(gradient) < 2:
+        return False
+    units = gradient.reshape(len(gradient), -1)
+    return bool((units - units[:1]).abs().max() <= ALIKE * units.abs().max())
+
+
+@torch.no_grad()
+def measure_activation(call: Call) -> None:
+    """Take down which share of an activation's outputs is saturated, or of its units dead."""
+    result = call.result
+    if result is None or not result.is_floating_point() or not result.numel():
+        return
+    if call.name in BOUNDED:
+        low, high = BOUNDED[call.name]
+        margin = SATURATED_WITHIN * (high - low)
+        call.facts["saturated"] = float(((result < low + margin) | (result > high - margin)).float().mean())
+    elif call.name in RECTIFIERS and result.dim() > 1:
+        axis = 1 if result.dim() >= 4 else result.dim() - 1  # images: channels first
+        alive = (result != 0).movedim(axis, -1).flatten(0, -2).any(0)
+        call.facts["dead"] = float((~alive).float().mean())

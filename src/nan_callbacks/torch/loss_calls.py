@@ -1,0 +1,105 @@
+"""Which loss functions a recorded step called, and with what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from nan_callbacks.checkup.facts import LossFacts
+from nan_callbacks.torch.call_kinds import activation_of, as_array, made_by, root_of
+from nan_callbacks.torch.recorder import Call, Recorder
+from nan_callbacks.torch.replay.call_sites import source_line
+
+KINDS: dict[str, tuple[str, bool | None, bool]] = {
+    "cross_entropy": ("cross_entropy", True, False),
+    "nll_loss": ("cross_entropy", False, True),
+    "binary_cross_entropy": ("binary_cross_entropy", False, False),
+    "binary_cross_entropy_with_logits": ("binary_cross_entropy", True, False),
+    "multilabel_soft_margin_loss": ("binary_cross_entropy", True, False),
+    "mse_loss": ("squared_error", None, False),
+    "l1_loss": ("absolute_error", None, False),
+    "smooth_l1_loss": ("absolute_error", None, False),
+    "huber_loss": ("absolute_error", None, False),
+    "poisson_nll_loss": ("poisson", True, False),
+    "kl_div": ("kl_divergence", False, True),
+    "gaussian_nll_loss": ("squared_error", None, False),
+}
+"""Function, neutral kind, whether it takes logits, whether it takes logarithms."""
+
+DEFAULT_IGNORED = -100
+
+
+def losses_of(recorder: Recorder, all_rows: Mapping[int, Any]) -> tuple[LossFacts, ...]:
+    """The losses that were computed.
+
+    Args:
+        recorder: The recorded step.
+        all_rows: Values of the batch's tensors over all rows that were read, by ``id`` of the tensor.
+    """
+    return tuple(_loss(recorder, call, all_rows) for call in loss_calls(recorder))
+
+
+def loss_calls(recorder: Recorder) -> Iterator[Call]:
+    """Calls of known loss functions on tensors that something computed."""
+    for call in recorder.calls:
+        predicted, target = call.argument(0, "input"), call.argument(1, "target")
+        if call.name in KINDS and isinstance(predicted, Tensor) and isinstance(target, Tensor):
+            yield call
+
+
+def _loss(recorder: Recorder, call: Call, all_rows: Mapping[int, Any]) -> LossFacts:
+    predicted, target = call.argument(0, "input"), call.argument(1, "target")
+    kind, from_logits, takes_log = KINDS[call.name]
+    ignored: int | None = None
+    if kind == "cross_entropy":
+        ignored = _ignored(call)
+        if call.name == "cross_entropy" and target.is_floating_point():
+            kind, ignored = "soft_cross_entropy", None
+    if kind == "poisson" and call.argument(2, "log_input", True) is False:
+        from_logits = False
+    maker = made_by(recorder, predicted)
+    activation = activation_of(maker)
+    root = root_of(recorder, target)
+    several = kind in ("cross_entropy", "soft_cross_entropy")
+    return LossFacts(
+        kind=kind,
+        from_logits=from_logits,
+        takes_log=takes_log,
+        predictions=as_array(predicted),
+        targets=as_array(target),
+        all_targets=None if root is None else _same_form(all_rows.get(id(root)), target),
+        class_axis=(1 if predicted.dim() > 1 else 0) if several else None,
+        ignore_index=ignored,
+        activation=activation,
+        before_log=_before(recorder, maker) if activation == "log" else "",
+        name=call.name,
+        source=source_line(call.place),
+    )
+
+
+def _ignored(call: Call) -> int | None:
+    position = 4  # of cross_entropy and nll_loss alike: input, target, weight, size_average, ignore_index
+    value = call.argument(position, "ignore_index", DEFAULT_IGNORED)
+    return value if isinstance(value, int) else DEFAULT_IGNORED
+
+
+def _same_form(values: Any, target: Tensor) -> Any:
+    """All rows, if the loss was given the rows of one batch in one piece."""
+    if values is None or not target.dim():
+        return None
+    array = np.asarray(values)
+    return array if array.ndim == target.dim() or array.ndim == 1 or target.dim() == 1 else None
+
+
+def _before(recorder: Recorder, call: Call | None, most: int = 3) -> str:
+    """What made the operand of a logarithm, an added epsilon apart."""
+    while call is not None and most:
+        operand = next(iter(call.tensors), None)
+        call = None if operand is None else made_by(recorder, operand)
+        if call is not None and call.name not in ("add", "clamp", "clamp_min"):
+            return activation_of(call)
+        most -= 1
+    return ""
