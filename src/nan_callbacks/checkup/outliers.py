@@ -51,7 +51,8 @@ def _distances(cube: Numbers) -> Numbers:
         centre = np.zeros(flat.shape[1])
         centre[known] = np.nanmedian(flat[:, known], axis=0)
         far = np.abs(cube - centre)
-        return np.where(np.isnan(far), 0.0, far).max(axis=1)
+        largest: Numbers = np.where(np.isnan(far), 0.0, far).max(axis=1)
+        return largest
 
 
 def _usual_distance(far: Numbers) -> float:

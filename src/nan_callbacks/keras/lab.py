@@ -10,13 +10,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from nan_callbacks.diagnosis.evidence import LayerEvidence, Role
 from nan_callbacks.diagnosis.lab import Start, Trial, Variation
 from nan_callbacks.diagnosis.origin import ReplayResult
 from nan_callbacks.keras.lab_batch import Changes, cast_batch, select_rows
-from nan_callbacks.keras.lab_hands import ModelRaised, Turns, Unsupported, Variances, first_built, make_hands
+from nan_callbacks.keras.lab_hands import ModelRaised, Probe, Turns, Unsupported, Variances, first_built, make_hands
 from nan_callbacks.keras.lab_layers import LayerProbe, evidence_of
 from nan_callbacks.keras.lab_start import begin_afresh, begin_with
 from nan_callbacks.keras.lab_state import computing_in
@@ -92,14 +93,21 @@ class KerasLab:
             self._step_seconds = min(first.seconds, self._timed(Variation()).seconds)
         return self._step_seconds
 
-    def replay(self, budget_seconds: float | None = None) -> ReplayResult:
+    def replay(self, budget_seconds: float | None = None, **options: Any) -> ReplayResult:
         """The failed step once more, traced.
 
         Args:
             budget_seconds: The tracer stops after this time; None: no limit.
+            **options: Of the backend's replay.
         """
+        settings = {"state": self._state(), "budget_seconds": budget_seconds, **options}
         with self._hands.held_still():  # for Python attributes, which the tracer does not put back
-            return traced_replay(self.model, self.failed_batch, state=self._state(), budget_seconds=budget_seconds)
+            return traced_replay(self.model, self.failed_batch, **settings)
+
+    def held_still_for(self, look: Callable[[], Any]) -> None:
+        """Call a function while every change to the training state is a change to a copy."""
+        with self._hands.held_still():
+            look()
 
     def run(self, variation: Variation) -> Trial:
         """One trial; leaves nothing behind.
@@ -122,6 +130,26 @@ class KerasLab:
                 return evidence_of(probe.layers, outputs, self._gradients)
         except (Unsupported, ModelRaised):
             return ()
+
+    def look(self, probe: Probe, call: Callable[[], Any]) -> list[np.ndarray]:
+        """What a probe sees during one call of the model, on copies of the state.
+
+        Args:
+            probe: Watches layers.
+            call: Calls the model.
+
+        Raises:
+            ModelRaised: What the model's code raised.
+            Unsupported: If the model cannot be called.
+        """
+        with self._hands.held_still():
+            return self._hands.outputs(probe, call)
+
+    @property
+    def gradients(self) -> dict[str, float]:
+        """Gradient norm of each variable at the failed step, by path."""
+        self.run(Variation())
+        return self._gradients
 
     # -- one trial -----------------------------------------------------------------------------------------------
 

@@ -45,7 +45,7 @@ class LayerProbe:
         """What was called, in order; of one that is called repeatedly, only the first call."""
         self._seen: list[Any] = []
         self._patches = Patches()
-        for layer in _leaves(model):
+        for layer in leaves_of(model):
             self._patches.plan(layer, "call", self._watched(layer))
 
     @contextmanager
@@ -71,19 +71,20 @@ class LayerProbe:
         return call
 
 
-def _leaves(model: Any) -> list[Any]:
+def leaves_of(model: Any) -> list[Any]:
+    """Layers without layers inside, the recurrent ones, and activations in a functional graph."""
     layers = list(model._flatten_layers(include_self=True, recursive=True))
     recurrent = [layer for layer in layers if isinstance(layer, keras.layers.RNN)]
     inside = {id(each) for layer in recurrent for each in layer._flatten_layers(include_self=False, recursive=True)}
     own = [layer for layer in layers if layer in recurrent or not getattr(layer, "_layers", None)]
     nodes = [node for layer in layers for node in getattr(layer, "operations", None) or []]
-    activations = [node for node in nodes if not isinstance(node, keras.layers.Layer) and _activation(node)]
+    activations = [node for node in nodes if not isinstance(node, keras.layers.Layer) and activation_of(node)]
     skipped = (keras.layers.InputLayer,)
     chosen = [each for each in own if id(each) not in inside and not isinstance(each, skipped) and each is not model]
     return unique([*chosen, *activations])
 
 
-def _activation(layer: Any) -> str:
+def activation_of(layer: Any) -> str:
     """Name of the activation that a layer ends with; empty if there is none that has bounds or a dead side."""
     named = getattr(getattr(layer, "activation", None), "__name__", "")
     kind = type(layer).__name__.lower()
@@ -106,25 +107,25 @@ def evidence_of(
 def _evidence(layer: Any, output: np.ndarray, gradients: Mapping[str, float]) -> LayerEvidence:
     variables = list(getattr(layer, "trainable_variables", []))
     norms = [gradients[variable.path] for variable in variables if variable.path in gradients]
-    weight = _weight(layer, variables)
+    weight = weight_of(layer, variables)
     flat = output.reshape(-1)
     flat = flat[:: max(1, flat.size // MOST_VALUES)]
     flat = flat[np.isfinite(flat)].astype(np.float64)
-    kind = _activation(layer)
+    kind = activation_of(layer)
     return LayerEvidence(
         name=place_of(layer).path,
         kind=type(layer).__name__,
         activation_std=float(flat.std()) if flat.size else None,
         activation_max=float(np.abs(flat).max()) if flat.size else None,
-        saturated_share=_saturated(flat, BOUNDED[kind]) if kind in BOUNDED and flat.size else None,
-        dead_share=_dead(layer, output) if kind in RECTIFIERS and output.ndim > 1 and flat.size else None,
+        saturated_share=saturated_share(flat, BOUNDED[kind]) if kind in BOUNDED and flat.size else None,
+        dead_share=dead_share(layer, output) if kind in RECTIFIERS and output.ndim > 1 and flat.size else None,
         weight_norm=None if weight is None else float(np.linalg.norm(weight)),
         weight_scale=None if weight is None else float(weight.std()) * math.sqrt(weight[..., 0].size),
         grad_norm=math.hypot(*norms) if norms else None,
     )
 
 
-def _weight(layer: Any, variables: list[Any]) -> np.ndarray | None:
+def weight_of(layer: Any, variables: list[Any]) -> np.ndarray | None:
     """The first matrix of a layer that multiplies its input; an embedding's only looks its rows up."""
     if isinstance(layer, keras.layers.Embedding):
         return None
@@ -132,13 +133,15 @@ def _weight(layer: Any, variables: list[Any]) -> np.ndarray | None:
     return np.asarray(ops.convert_to_numpy(ops.cast(matrices[0].value, "float32")), np.float64) if matrices else None
 
 
-def _saturated(values: np.ndarray, bounds: tuple[float, float]) -> float:
+def saturated_share(values: np.ndarray, bounds: tuple[float, float]) -> float:
+    """Share of values within 1 % of a bound."""
     low, high = bounds
     margin = SATURATED_WITHIN * (high - low)
     return float(((values < low + margin) | (values > high - margin)).mean())
 
 
-def _dead(layer: Any, output: np.ndarray) -> float:
+def dead_share(layer: Any, output: np.ndarray) -> float:
+    """Share of units that are zero for the whole batch."""
     axis = 1 if getattr(layer, "data_format", "") == "channels_first" else output.ndim - 1
     alive = np.moveaxis(output != 0, axis, -1).reshape(-1, output.shape[axis]).any(axis=0)
     return float((~alive).mean())

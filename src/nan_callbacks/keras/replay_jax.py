@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -27,11 +27,18 @@ WEIGHTS, OTHERS, MOMENTS, METRICS = range(4)
 """Positions in the state that JAX training hands around."""
 
 
-def replay(model: Any, batch: Any, *, state: Any = None, budget_seconds: float | None = None) -> ReplayResult:
-    """See :func:`nan_callbacks.keras.replay.replay`."""
+def replay(
+    model: Any,
+    batch: Any,
+    *,
+    state: Any = None,
+    budget_seconds: float | None = None,
+    make_trace: Callable[..., Trace] = Trace,
+) -> ReplayResult:
+    """See :func:`nan_callbacks.keras.replay.replay`; ``make_trace`` makes the notes."""
     began = time.monotonic()
     deadline = None if budget_seconds is None else began + budget_seconds
-    trace = Trace(_numpy, _is_float, _all_finite, batch_rows(batch), deadline)
+    trace = make_trace(_numpy, _is_float, _all_finite, batch_rows(batch), deadline)
     state = tuple(map(list, state)) if state is not None else _present_state(model)
     batch = jax.tree.map(jax.numpy.asarray, batch)
     run = _Run(model, trace)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -27,11 +27,18 @@ from nan_callbacks.keras.replay_trace import OutOfTimeError, Trace
 _FAILED_OPERATION = re.compile(r"\[Op:(\w+)\]")
 
 
-def replay(model: Any, batch: Any, *, state: Any = None, budget_seconds: float | None = None) -> ReplayResult:
-    """See :func:`nan_callbacks.keras.replay.replay`; ``state`` has no meaning here."""
+def replay(
+    model: Any,
+    batch: Any,
+    *,
+    state: Any = None,
+    budget_seconds: float | None = None,
+    make_trace: Callable[..., Trace] = Trace,
+) -> ReplayResult:
+    """See :func:`nan_callbacks.keras.replay.replay`; ``state`` has no meaning here, ``make_trace`` makes the notes."""
     began = time.monotonic()
     deadline = None if budget_seconds is None else began + budget_seconds
-    trace = Trace(_numpy, _is_float, _all_finite, batch_rows(batch), deadline)
+    trace = make_trace(_numpy, _is_float, _all_finite, batch_rows(batch), deadline)
     if model.distribute_strategy.num_replicas_in_sync > 1:
         return gave_up(trace, "A step under a distribution strategy is not replayed.", began)
     run = _Run(model, trace)

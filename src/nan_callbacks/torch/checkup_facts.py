@@ -71,7 +71,7 @@ def facts_of(look: FirstLook, module: nn.Module, more: Sequence[Any] = ()) -> St
         inputs=tuple(_inputs(look, rows)),
         losses=losses_of(look.recorder, rows),
         layers=layers_of(look.recorder, module, look.gradients, look.loss),
-        hazards=tuple(_hazards(look.recorder)),
+        hazards=tuple(hazards_of(look.recorder)),
         rows_read=max((len(values) for values in rows.values()), default=0),
     )
 
@@ -144,7 +144,8 @@ def _input(name: str, values: Any, reached: Call | None, is_mask: bool) -> Input
 # -- hazards ---------------------------------------------------------------------------------------------------------
 
 
-def _hazards(recorder: Recorder) -> list[Hazard]:
+def hazards_of(recorder: Recorder) -> list[Hazard]:
+    """Recorded operations that are near the edge of their domain."""
     found = []
     for call in recorder.calls:
         summary: TensorSummary | None = call.facts.get("operand")

@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from importlib import metadata, resources
+from typing import Any
 
 HALF = ("float16", "bfloat16")
 
@@ -55,9 +56,10 @@ def known_issues() -> tuple[KnownIssue, ...]:
     text = resources.files(__name__).joinpath("known_issues.toml").read_text(encoding="utf-8")
     made = []
     for fields in tomllib.loads(text)["issue"]:
-        made.append(
-            KnownIssue(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
-        )
+        told: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()
+        }
+        made.append(KnownIssue(**told))
     return tuple(made)
 
 

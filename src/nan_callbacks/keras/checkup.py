@@ -1,0 +1,216 @@
+"""The checkup of a Keras model: its first step, rows of its data, and a few virtual steps."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from nan_callbacks.checkup.facts import CheckupFacts
+from nan_callbacks.checkup.learning_rate import STEPS, probe_rate
+from nan_callbacks.checkup.notice import CheckupReport
+from nan_callbacks.checkup.rules import judge
+from nan_callbacks.diagnosis.known_issues import Environment, installed_versions
+from nan_callbacks.diagnosis.lab import Variation
+from nan_callbacks.errors import ConfigurationError
+from nan_callbacks.keras.checkup_facts import components_of, inputs_of, layers_of, rows_of_parts
+from nan_callbacks.keras.checkup_probe import passages_of
+from nan_callbacks.keras.evidence import narrowest
+from nan_callbacks.keras.hazard_scan import hazards_of
+from nan_callbacks.keras.lab import KerasLab
+from nan_callbacks.keras.loss_facts import losses_of
+from nan_callbacks.keras.model_parts import leaf_optimizers, optimizers_of
+
+MOST_ROWS = 4096
+MOST_BATCHES = 64
+SCAN_SECONDS = 20.0
+"""Time for the traced step: JAX compiles every kind of operation the first time."""
+
+
+def checkup(
+    model: Any,
+    data: Any,
+    *,
+    batch_size: int = 32,
+    ignore: Collection[str] = (),
+    strict: bool = False,
+) -> CheckupReport:
+    """Look a compiled Keras model and its data over before the first step. Nothing is changed.
+
+    A model or an optimizer that has not been built is built from the first batch; that is not undone.
+
+    Args:
+        model: A compiled model.
+        data: ``(x, y)`` or ``(x, y, sample_weight)`` arrays, a ``PyDataset``, a ``tf.data.Dataset``, or a list of
+            batches. Datasets are iterated from their beginning; one that shuffles anew at each iteration has been
+            iterated once more than without. Generators, which can be read only once, are refused.
+        batch_size: Rows of a batch of arrays.
+        ignore: Codes of the catalogue that are not to be told, such as ``["DATA502"]``.
+        strict: Whether an error of the checkup itself is raised rather than noted in the report.
+
+    Returns:
+        The notices, the gravest first.
+
+    Raises:
+        ConfigurationError: If the model is not compiled, or the data cannot be read.
+    """
+    if not getattr(model, "compiled", False):
+        raise ConfigurationError.of(
+            "model", "a compiled Keras model", "one that is not compiled", "Call `model.compile(...)` first."
+        )
+    first, rows = read(data, batch_size)
+    return examine(KerasLab(model, first), rows, ignore=ignore, strict=strict)
+
+
+def examine(
+    lab: KerasLab,
+    rows: dict[str, np.ndarray],
+    *,
+    ignore: Collection[str] = (),
+    components: Collection[str] = (),
+    resumed: bool = False,
+    scan: bool = True,
+    strict: bool = False,
+) -> CheckupReport:
+    """Look the first step of a run over.
+
+    Args:
+        lab: The first step, held still.
+        rows: Parts of batches over all rows that were read, by name.
+        ignore: Codes that are not to be told.
+        components: What the run uses besides its model, for known issues.
+        resumed: Whether the weights come from a checkpoint.
+        scan: Whether to trace the step for hazards.
+        strict: Whether an error of the checkup itself is raised rather than noted in the report.
+    """
+    began = time.perf_counter()
+    model, batch = lab.model, lab.failed_batch
+    passages = passages_of(lab)
+    notes = [f"the model cannot be called: {passages.raised}"] if passages.raised else []
+    parts = _Parts(notes, strict)
+    trial = lab.run(Variation())
+    if trial.raised:
+        notes.append(f"the first step raises an error: {trial.raised}")
+    can_run = trial.supported and not trial.raised
+    facts = CheckupFacts(
+        framework="keras",
+        backend=keras.backend.backend(),
+        inputs=inputs_of(model, batch, passages, rows),
+        losses=losses_of(model, batch, passages, rows),
+        layers=layers_of(passages, lab.gradients if can_run else {}),
+        rate=parts.tried("the learning rate", lambda: _rate(lab)) if can_run and not resumed else None,
+        hazards=parts.tried("hazards", lambda: hazards_of(lab, SCAN_SECONDS)) or () if scan else (),
+        environment=Environment(
+            versions=installed_versions(),
+            devices=_devices(),
+            precision=narrowest(list(model._flatten_layers(include_self=True, recursive=True))),
+            components=frozenset(components_of(model) | set(components)),
+            backend=keras.backend.backend(),
+        ),
+        rows_read=max((len(array) for array in rows.values()), default=0),
+        resumed=resumed,
+        notes=tuple(notes),
+    )
+    report = judge(facts, ignore)
+    return CheckupReport(report.notices, tuple(notes), time.perf_counter() - began)
+
+
+class _Parts:
+    """Parts of the checkup that may fail without the rest."""
+
+    def __init__(self, notes: list[str], strict: bool) -> None:
+        self._notes, self._strict = notes, strict
+
+    def tried(self, what: str, look: Callable[[], Any]) -> Any:
+        try:
+            return look()
+        except Exception as error:
+            if self._strict:
+                raise
+            self._notes.append(f"{what}: not looked at, {type(error).__name__}: {error}")
+            return None
+
+
+def _rate(lab: KerasLab) -> Any:
+    leaves = [leaf for optimizer in optimizers_of(lab.model) for leaf in leaf_optimizers(optimizer)]
+    if not leaves:
+        return None
+    rates = [float(ops.convert_to_numpy(leaf.learning_rate)) for leaf in leaves]
+    schedules = keras.optimizers.schedules.LearningRateSchedule
+
+    def run(factor: float) -> tuple[float, ...] | None:
+        trial = lab.run(Variation(steps=STEPS + 1, lr_factor=factor))
+        return trial.losses if trial.supported and not trial.raised else None
+
+    names = ", ".join(type(leaf).__name__ for leaf in leaves)
+    scheduled = any(isinstance(getattr(leaf, "_learning_rate", None), schedules) for leaf in leaves)
+    largest = max(rates)
+    return probe_rate(run, largest, optimizer=names, is_scheduled=scheduled) if largest else None
+
+
+def _devices() -> tuple[str, ...]:
+    try:
+        names = [str(device) for device in keras.distribution.list_devices()]
+    except Exception:  # not every backend can tell
+        return ("cpu",)
+    kinds = {name.partition(":")[0].lower() for name in names}
+    return tuple("cuda" if kind == "gpu" else kind for kind in sorted(kinds)) or ("cpu",)
+
+
+# -- data ------------------------------------------------------------------------------------------------------------
+
+
+def read(data: Any, batch_size: int) -> tuple[Any, dict[str, np.ndarray]]:
+    """The first batch, and the rows of a few.
+
+    Raises:
+        ConfigurationError: If the data cannot be read.
+    """
+    if isinstance(data, tuple):
+        return _of_arrays(data, batch_size)
+    batches = list(_batches(data))
+    if not batches:
+        raise ConfigurationError.of(
+            "data", "(x, y) arrays, a PyDataset, a tf.data.Dataset or a list of batches", type(data).__name__,
+            "A generator can be read only once: pass a list of its first batches.",
+        )  # fmt: skip
+    first = keras.tree.map_structure(lambda part: part, batches[0])
+    return first, rows_of_parts(batches)
+
+
+def _of_arrays(data: tuple[Any, ...], batch_size: int) -> tuple[Any, dict[str, np.ndarray]]:
+    lengths = [len(part) for part in keras.tree.flatten(data) if part is not None]
+    if not lengths or min(lengths) == 0:
+        raise ConfigurationError.of("data", "arrays with at least one row", data, "There is nothing to look at.")
+    count = min(lengths)
+    # The first batch of shuffled data: rows at an even stride, so that data sorted by class show all of them.
+    chosen = np.unique(np.linspace(0, count - 1, min(batch_size, count)).astype(int))
+    first = keras.tree.map_structure(lambda part: None if part is None else _fed(np.asarray(part)[chosen]), data)
+    some = keras.tree.map_structure(
+        lambda part: None if part is None else np.asarray(part)[:: math.ceil(count / MOST_ROWS)], data
+    )
+    return first, rows_of_parts([some])
+
+
+def _fed(array: np.ndarray) -> np.ndarray:
+    """As ``fit`` feeds arrays: float64 becomes the default float type, and a vector a column."""
+    if array.dtype == np.float64:
+        array = array.astype(keras.config.floatx())
+    return array[:, None] if array.ndim == 1 else array
+
+
+def _batches(data: Any) -> Iterator[Any]:
+    if isinstance(data, keras.utils.PyDataset):
+        for index in range(min(MOST_BATCHES, len(data))):
+            yield data[index]
+        return
+    if not isinstance(data, Sequence) and not hasattr(data, "element_spec"):
+        return
+    for batch in itertools.islice(data, MOST_BATCHES):
+        yield tuple(batch) if isinstance(batch, list) else batch
