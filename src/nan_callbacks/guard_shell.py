@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
+from weakref import ref
 
+from nan_callbacks.checkup.in_fit import look_over
+from nan_callbacks.checkup.notice import CheckupReport
 from nan_callbacks.core import GuardConfig, Monitor
 from nan_callbacks.core.arguments import check_arguments
 from nan_callbacks.core.events import Event
 from nan_callbacks.core.journal import Journal
+from nan_callbacks.diagnosis.catalogue import catalogue
 from nan_callbacks.diagnosis.desk import Desk, DeskSettings
 from nan_callbacks.diagnosis.incident import Incident
+from nan_callbacks.errors import ConfigurationError
 
 
 class GuardShell:
@@ -27,6 +32,8 @@ class GuardShell:
     events_path: str | os.PathLike[str] | None
     log_every_n_steps: int | None
     checkpoint_snapshots: Literal["auto", "always", "never"]
+    checkup: bool
+    ignore: Collection[str]
     verbose: bool
     strict: bool
 
@@ -45,10 +52,18 @@ class GuardShell:
         check_arguments(**own)
         for name, value in own.items():
             setattr(self, name, value)
+        for code in self.ignore:
+            if code.upper() not in catalogue():
+                raise ConfigurationError.of(
+                    "ignore", "codes of the catalogue", code, f"Known: {', '.join(catalogue())}."
+                )
+        self.checkup_report = CheckupReport()
+        """What was found before the first step of the last (or present) fit; empty if nothing was looked at."""
         self._monitor = Monitor(self.config)
         self._journal = Journal(None, None)
         self._desk = Desk(self.diagnoses, self._journal)
         self._aside = False
+        self._looked_over: ref[Any] | None = None
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -64,6 +79,17 @@ class GuardShell:
     def incidents(self) -> tuple[Incident, ...]:
         """The incidents of the last (or present) fit with their diagnoses, oldest first."""
         return self._desk.incidents
+
+    def _look_over(self, model: Any, look: Callable[[], CheckupReport]) -> None:
+        """Run the checkup, once for each model: a later fit goes on from where the first one ended.
+
+        Args:
+            model: The model of the fit.
+            look: The adapter's checkup.
+        """
+        seen, self._looked_over = self._looked_over, ref(model)
+        if self.checkup and (seen is None or seen() is not model):
+            self.checkup_report = look_over(look, self._journal, strict=self.strict)
 
     @property
     def is_aside(self) -> bool:

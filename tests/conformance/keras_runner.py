@@ -121,7 +121,7 @@ class Trainee:
 
     def __init__(self, task: str, optimizer: Optimizer, settings: dict[str, Any]) -> None:
         self.task = TASKS[task]
-        self.guard = NaNGuard(strict=True, verbose=False, **settings)
+        self.guard = NaNGuard(strict=True, verbose=False, checkup=False, **settings)
         self.model = NETWORKS[task](self.task.shapes)
         loss = LOSSES[self.task.loss]
         graph = {"jit_compile": False} if keras.backend.backend() == "tensorflow" else {}  # compiled in no time

@@ -87,10 +87,12 @@ def train(model: keras.Model, arrays: ARRAYS, *callbacks: Any, **options: Any) -
 def guard(**options: Any) -> NaNGuard:
     """A guard that reports its own errors instead of stepping aside.
 
-    On JAX it explains nothing unless it is asked to: a diagnosis compiles the step several times.
+    On JAX it explains nothing unless it is asked to: a diagnosis compiles the step several times. Where steps are
+    compiled it looks nothing over unless it is asked to, either.
     """
     explains = {"diagnose": "never"} if BACKEND == "jax" else {}
-    return NaNGuard(**{"strict": True, "verbose": False, **explains, **options})
+    looks = {} if BACKEND == "torch" else {"checkup": False}
+    return NaNGuard(**{"strict": True, "verbose": False, **explains, **looks, **options})
 
 
 def state(model: keras.Model) -> list[np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from nan_callbacks.checkup.advice import ERROR, WARNING, notice, share
@@ -19,6 +20,10 @@ VANISHING = 1e-5
 """Gradient of the first layer's output over that of the last hidden one's: float32 updates of the first layers are
 then below the rounding of what the last ones get. Five layers of tanh come to 0.1."""
 
+STEEP = 5.0
+"""Factor per layer that no usual scheme comes near; He's gives 1.4."""
+
+FEWEST_LAYERS = 2
 EXPLODING = 1e4
 SATURATED = 0.5
 DEAD = 0.75
@@ -60,18 +65,36 @@ def _signal(layers: Sequence[LayerFacts], hidden: Sequence[LayerFacts]) -> Itera
     known = [layer for layer in hidden if layer.in_std and layer.out_std is not None and not layer.weights_all_zero]
     for part in _unnormalised_parts(layers, known):
         start, end = part[0].in_std or 1.0, part[-1].out_std or 0.0
-        factor = end / start
-        if not SHRINKAGE <= factor <= GROWTH:
-            change = "grows" if factor > 1 else "shrinks"
-            scales = [layer.weight_scale for layer in part if layer.weight_scale is not None]
-            usual = f" Its weights times sqrt(fan-in) have a scale of {min(scales):.2g} to {max(scales):.2g}; "
-            usual += "1 (LeCun, Glorot) to 1.4 (He) keeps a signal's size."
-            yield notice(
-                "ACT304", "signal", WARNING, _names(part),
-                f"From a standard deviation of {start:.3g} the signal {change} to {end:.3g} within {len(part)} "
-                f"layer{'s' if len(part) > 1 else ''}.{usual if scales else ''}",
-            )  # fmt: skip
-            return
+        each = _growth_per_layer(layers, part)
+        if SHRINKAGE <= end / start <= GROWTH and each < STEEP:
+            continue
+        plural = "s" if len(part) > 1 else ""
+        told = (
+            f"From a standard deviation of {start:.3g} the signal {'grows' if end > start else 'shrinks'} to {end:.3g}"
+        )
+        if each >= STEEP and SHRINKAGE <= end / start <= GROWTH:  # bounded activations hide what the weights do
+            told = f"The weights multiply the signal by {each:.2g} a layer"
+        scales = [layer.weight_scale for layer in part if layer.weight_scale is not None]
+        usual = f" Its weights times sqrt(fan-in) have a scale of {min(scales):.2g} to {max(scales):.2g}; "
+        usual += "1 (LeCun, Glorot) to 1.4 (He) keeps a signal's size."
+        yield notice(
+            "ACT304", "signal", WARNING, _names(part),
+            f"{told} within {len(part)} layer{plural}.{usual if scales else ''}",
+        )  # fmt: skip
+        return
+
+
+def _growth_per_layer(layers: Sequence[LayerFacts], part: Sequence[LayerFacts]) -> float:
+    """Geometric mean of the layers' factors; of one that ends in its own saturated activation the weights' scale."""
+    factors = []
+    for layer in part:
+        if (layer.saturated_share or 0.0) > SATURATED and layer.weight_scale is not None:
+            factors.append(layer.weight_scale)
+        elif layer.in_std and layer.out_std:
+            factors.append(layer.out_std / layer.in_std)
+    if len(factors) < FEWEST_LAYERS:
+        return 1.0
+    return math.exp(sum(map(math.log, factors)) / len(factors))
 
 
 def _unnormalised_parts(layers: Sequence[LayerFacts], known: Sequence[LayerFacts]) -> Iterator[list[LayerFacts]]:

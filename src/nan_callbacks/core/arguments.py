@@ -13,6 +13,7 @@ def check_arguments(
     events_path: Any,
     log_every_n_steps: Any,
     checkpoint_snapshots: Any,
+    ignore: Any = (),
     **switches: Any,
 ) -> None:
     """Check them.
@@ -35,6 +36,8 @@ def check_arguments(
             checkpoint_snapshots,
             "Choose one of these words.",
         )
+    if isinstance(ignore, str) or not all(isinstance(code, str) for code in ignore):
+        raise ConfigurationError.of("ignore", "a list of codes", ignore, "Such as ['DATA502'].")
     for name, value in switches.items():
         if not isinstance(value, bool):
             raise ConfigurationError.of(name, "True or False", value, "Choose one of the two.")

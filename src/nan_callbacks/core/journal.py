@@ -121,6 +121,8 @@ class Journal:
         self._counts["skipped"] += 1
 
     def _worth_saying(self, event: Event) -> bool:
+        if event["event"] == "checkup":
+            return bool(event["severity"] != "info")
         if event["event"] != "incident":
             return True
         count = self._codes[event["code"]]

@@ -8,6 +8,7 @@ from types import FrameType
 from typing import Any
 
 import keras
+import numpy as np
 
 
 def inside_fit(model: Any) -> bool:
@@ -25,6 +26,16 @@ def fit_frame(model: Any) -> FrameType | None:
         if frame.f_code.co_name == "fit" and frame.f_locals.get("self") is model:
             return frame
     return None
+
+
+def arrays_of_fit(model: Any) -> tuple[Any, ...] | None:
+    """The arrays that this model's ``fit`` was called with, as ``(x, y, sample_weight)``; None if it got no arrays."""
+    frame = fit_frame(model)
+    if frame is None:
+        return None
+    given = tuple(frame.f_locals.get(name) for name in ("x", "y", "sample_weight"))
+    leaves = [leaf for leaf in keras.tree.flatten(given) if leaf is not None]
+    return given if leaves and all(isinstance(leaf, np.ndarray) for leaf in leaves) else None
 
 
 def callback_list() -> keras.callbacks.CallbackList | None:

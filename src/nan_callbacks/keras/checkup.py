@@ -68,6 +68,23 @@ def checkup(
     return examine(KerasLab(model, first), rows, ignore=ignore, strict=strict)
 
 
+def look_over_fit(session: Any, arrays: tuple[Any, ...] | None, ignore: Collection[str]) -> CheckupReport:
+    """Look over a fit that is about to make its first step.
+
+    Args:
+        session: The guard's session.
+        arrays: What ``fit`` was called with, if those were arrays.
+        ignore: Codes that are not to be told.
+    """
+    batch = session.batches[0]
+    lab = KerasLab(session.model, batch, state=lambda: getattr(session.backend, "live", None))
+    rows = rows_of_parts([batch]) if arrays is None else _of_arrays(tuple(arrays), 1)[1]
+    strategy = type(keras.distribution.distribution()).__name__
+    on_jax = keras.backend.backend() == "jax"
+    # On JAX the traced step compiles every kind of operation, which takes longer than many a training.
+    return examine(lab, rows, ignore=ignore, components={strategy}, resumed=session.monitor.step > 0, scan=not on_jax)
+
+
 def examine(
     lab: KerasLab,
     rows: dict[str, np.ndarray],

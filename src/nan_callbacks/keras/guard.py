@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,9 @@ from nan_callbacks.fail_open import fails_open
 from nan_callbacks.guard_shell import GuardShell
 from nan_callbacks.keras import saved_snapshots
 from nan_callbacks.keras.backend import Backend, make_backend
+from nan_callbacks.keras.call_stack import arrays_of_fit
 from nan_callbacks.keras.checkpoints import CheckpointHooks
+from nan_callbacks.keras.checkup import look_over_fit
 from nan_callbacks.keras.examiner import NO_STEP, Examination, examine_exception
 from nan_callbacks.keras.readings import Reading
 from nan_callbacks.keras.session import GuardSession
@@ -65,6 +68,9 @@ class NaNGuard(GuardShell, keras.callbacks.Callback):
         on_incident: Called with every :class:`nan_callbacks.diagnosis.incident.Incident`.
         save_batch: Folder into which the batch and the weights of every examined incident are written, for
             ``nan-callbacks replay``; None saves nothing.
+        checkup: Whether data, labels, loss, initialisation, learning rate and versions are looked over before the first
+            step, on copies: a handful of steps' time.
+        ignore: Codes of checkup and health that are not to be told, such as ``["DATA502"]``.
         verbose: Whether incidents and actions are printed.
         strict: Whether an error inside the guard is raised. Otherwise it is reported once and the guard steps aside.
 
@@ -100,6 +106,8 @@ class NaNGuard(GuardShell, keras.callbacks.Callback):
         diagnose_budget_s: float = 60.0,
         on_incident: Callable[[Incident], None] | None = None,
         save_batch: str | os.PathLike[str] | None = None,
+        checkup: bool = True,
+        ignore: Sequence[str] = (),
         verbose: bool = True,
         strict: bool = False,
     ) -> None:
@@ -114,6 +122,7 @@ class NaNGuard(GuardShell, keras.callbacks.Callback):
         self._prepared = False
         """Whether the backend has been compiled; that survives from fit to fit."""
         self._batches_ended = 0
+        self._rows: Any = None
 
     # -- what the user reads -------------------------------------------------------------------------------------
 
@@ -150,6 +159,7 @@ class NaNGuard(GuardShell, keras.callbacks.Callback):
         self._install()
         if self._surroundings is not None:
             self._surroundings.watch_data()
+        self._rows = arrays_of_fit(self._model) if self.checkup else None
 
     @fails_open
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -206,7 +216,10 @@ class NaNGuard(GuardShell, keras.callbacks.Callback):
             self._prepared = True
         if self._monitor.step == 0:
             self._load_resumed(session)
-        return session.before_step(batch)
+        limits = session.before_step(batch)
+        if self._monitor.step == 0:
+            self._look_over(self._model, partial(look_over_fit, session, self._rows, self.ignore))
+        return limits
 
     def after_step(self, readings: list[Reading]) -> bool:
         """Judge a step; whether the logs must be computed anew."""

@@ -8,12 +8,55 @@ from typing import Any
 from torch.optim import Optimizer
 
 from nan_callbacks.checkup.notice import CheckupReport
-from nan_callbacks.lightning.lab import TrainingStep
+from nan_callbacks.lightning.lab import LightningLab, TrainingStep, can_be_held_still
 from nan_callbacks.lightning.step_diagnosis import alone, optimizers_of
 from nan_callbacks.torch.checkup import examine, read
+from nan_callbacks.torch.dataset_rows import rows_beside
 from nan_callbacks.torch.lab import TorchLab
 from nan_callbacks.torch.lab_bench import Bench, Fed
 from nan_callbacks.torch.rng import RngState
+
+OWN = ("lightning.", "pytorch_lightning.")
+"""Where hooks come from that nobody has overridden."""
+
+
+def look_over_fit(trainer: Any, module: Any, session: Any, ignore: Collection[str]) -> CheckupReport:
+    """Look over a fit that is about to make its first step.
+
+    Args:
+        trainer: The trainer.
+        module: Its module.
+        session: The guard's session.
+        ignore: Codes that are not to be told.
+    """
+    obstacle = can_be_held_still(trainer, module)
+    if obstacle:
+        return CheckupReport(notes=(f"not looked over: {obstacle}",))
+    lab = LightningLab(trainer, module, tuple(session.window.batches), random_streams=RngState())
+    precision = str(getattr(trainer.precision_plugin, "precision", "") or "")
+    used = {type(trainer.strategy).__name__, precision, *(type(each).__name__ for each in trainer.callbacks)}
+    used |= {"accumulate_grad_batches"} if trainer.accumulate_grad_batches > 1 else set()
+    return examine(
+        lab,
+        [] if _changes_batches(module) else rows_beside(trainer.train_dataloader),
+        framework="lightning",
+        ignore=ignore,
+        components=used,
+        is_scheduled=bool(trainer.lr_scheduler_configs),
+        resumed=bool(trainer.ckpt_path),
+        precision=_dtype_of(precision),
+    )
+
+
+def _changes_batches(module: Any) -> bool:
+    """Whether batches are changed after the loader: then rows of the data set are no rows of batches."""
+    hooks = ("on_before_batch_transfer", "on_after_batch_transfer", "transfer_batch_to_device")
+    return any(not getattr(type(module), hook).__module__.startswith(OWN) for hook in hooks)
+
+
+def _dtype_of(precision: str) -> str | None:
+    known = {"16": "float16", "bf": "bfloat16", "64": "float64"}
+    return known.get(precision[:2])
 
 
 def checkup(

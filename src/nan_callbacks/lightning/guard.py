@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from nan_callbacks.diagnosis.incident import Incident
 from nan_callbacks.errors import NaNCallbacksError
 from nan_callbacks.fail_open import fails_open
 from nan_callbacks.guard_shell import GuardShell
+from nan_callbacks.lightning.checkup import look_over_fit
 from nan_callbacks.lightning.examiner import Examination, about, examine_exception
 from nan_callbacks.lightning.hooks import TrainerHooks
 from nan_callbacks.lightning.namespace import CALLBACK_BASES
@@ -68,6 +70,9 @@ class NaNGuard(GuardShell, *CALLBACK_BASES):  # type: ignore[misc]
         on_incident: Called with every :class:`nan_callbacks.diagnosis.incident.Incident` of this process.
         save_batch: Folder into which the batch and the weights of every examined incident are written, for
             ``nan-callbacks replay``; None saves nothing.
+        checkup: Whether data, labels, loss, initialisation, learning rate and versions are looked over before the first
+            step, on copies: a handful of steps' time.
+        ignore: Codes of checkup and health that are not to be told, such as ``["DATA502"]``.
         verbose: Whether incidents and actions are printed.
         strict: Whether an error inside the guard is raised. Otherwise it is reported once and the guard steps aside.
 
@@ -104,6 +109,8 @@ class NaNGuard(GuardShell, *CALLBACK_BASES):  # type: ignore[misc]
         diagnose_budget_s: float = 60.0,
         on_incident: Callable[[Incident], None] | None = None,
         save_batch: str | os.PathLike[str] | None = None,
+        checkup: bool = True,
+        ignore: Sequence[str] = (),
         verbose: bool = True,
         strict: bool = False,
     ) -> None:
@@ -176,6 +183,8 @@ class NaNGuard(GuardShell, *CALLBACK_BASES):  # type: ignore[misc]
         if self._session is not None:
             self._session.learning_rate.adopt([config.scheduler for config in trainer.lr_scheduler_configs])
             self._session.batch_start(batch)
+            if self._monitor.step == 0 and trainer.is_global_zero:
+                self._look_over(pl_module, partial(look_over_fit, trainer, pl_module, self._session, self.ignore))
 
     @fails_open
     def on_before_backward(self, trainer: Any, pl_module: Any, loss: Tensor) -> None:

@@ -12,10 +12,10 @@ from nan_callbacks.torch.recorder import Call, Recorder
 
 SAME_VALUES = frozenset({
     "reshape", "view", "flatten", "squeeze", "unsqueeze", "float", "double", "half", "bfloat16", "to", "type",
-    "type_as", "contiguous", "clone", "detach", "getitem", "permute", "transpose", "t", "expand", "expand_as", "movedim",
-    "chunk",     "split", "unbind", "select", "narrow", "get", "long", "int", "view_as", "reshape_as", "cat", "stack",
-    "as_subclass", "swapaxes", "unflatten", "index_select", "masked_select", "requires_grad", "cpu", "cuda", 
-    "repeat_interleave",     "repeat", "feature_dropout", "dropout", "alpha_dropout", "alias", "tensor_split",
+    "type_as", "contiguous", "clone", "detach", "getitem", "permute", "transpose", "t", "expand", "expand_as",
+    "movedim", "chunk", "split", "unbind", "select", "narrow", "get", "long", "int", "view_as", "reshape_as", "cat",
+    "stack", "as_subclass", "swapaxes", "unflatten", "index_select", "masked_select", "requires_grad", "cpu",
+    "cuda", "repeat_interleave", "repeat", "feature_dropout", "dropout", "alpha_dropout", "alias", "tensor_split",
 })  # fmt: skip
 """Calls whose results are values that went in, in another shape, dtype or selection (or some of them as zeros)."""
 
