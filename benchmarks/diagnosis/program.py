@@ -14,12 +14,14 @@ BACKENDS = ("tensorflow", "jax", "torch")
 
 
 class Part(enum.StrEnum):
-    """The halves of the corpus."""
+    """The parts of the corpus."""
 
     TUNING = "tuning"
     """Seen while the diagnosis was made."""
     HELD_OUT = "held_out"
     """Written last, scored once."""
+    FRESH = "fresh"
+    """Written later by somebody who had not seen the rules, and scored before the rules were changed again."""
 
 
 class Happens(enum.StrEnum):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from nan_callbacks.demo.arm import Arm, ArmResult, Recipe, TrainArm
+from nan_callbacks.demo.before_the_start import perform
 from nan_callbacks.demo.digits import Digits, load_digits
 from nan_callbacks.demo.faults import FAULTS, Fault
 from nan_callbacks.demo.frameworks import DemoFramework, load_train_arm
@@ -68,6 +69,7 @@ class _FrameworkRun:
     def run_faults(self, names: Sequence[str]) -> list[Outcome]:
         title = self.framework.title
         _print(self.stream, f"\n{title}\n{'=' * len(title)}")
+        _print(self.stream, "\n" + perform(self.framework, COLUMNS))
         return [self._run_fault(number, FAULTS[name]) for number, name in enumerate(names, start=1)]
 
     def events_path(self, fault: Fault) -> Path:

@@ -356,4 +356,4 @@ class NaNGuard(GuardShell, *CALLBACK_BASES):  # type: ignore[misc]
         self._journal.say = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_last_step": None}  # holds the trainer
+        return {**vars(self), "_last_step": None, "_looked_over": None}  # hold the trainer, the module
