@@ -219,7 +219,7 @@ def generator_divides_by_the_maximum() -> KerasRun:
 
 
 @enter(
-    runaway("DATA502"),
+    runaway("DATA509"),
     "http://stackoverflow.com.mevn.net/questions/52800582/why-do-i-fail-to-predict-y-x4-with-keras-y-x3-works",
     "https://github.com/chainer/chainercv/issues/358",
 )

@@ -146,7 +146,7 @@ def housing_as_it_came() -> LightningRun:
 
 
 @enter(
-    runaway("DATA502"),
+    runaway("DATA509"),
     "http://stackoverflow.com.mevn.net/questions/52800582/why-do-i-fail-to-predict-y-x4-with-keras-y-x3-works",
     "https://github.com/timeseriesAI/tsai/issues/150",
 )

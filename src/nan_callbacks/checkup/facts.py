@@ -25,7 +25,8 @@ class InputFacts:
     """Rows (samples) along the first axis, as the data hold them."""
     use: str = "unknown"
     """How the model first uses it: ``numbers`` (it is multiplied by weights, or convolved), ``indices`` (it looks rows
-    of a table up), ``mask``, ``unknown`` (not seen to reach a layer)."""
+    of a table up), ``mask``, ``target`` (what layers have returned is compared with it),
+    ``unknown`` (not seen to reach a layer)."""
     first_layer: str = ""
     """Path of the first layer with weights that it reaches; empty if unknown."""
     received: Array | None = None

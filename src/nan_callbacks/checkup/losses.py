@@ -14,6 +14,9 @@ ENTROPIES = frozenset({"cross_entropy", "soft_cross_entropy", "binary_cross_entr
 SQUASHING = {"cross_entropy": ("softmax",), "soft_cross_entropy": ("softmax",), "binary_cross_entropy": ("sigmoid",)}
 """What each loss applies itself if it takes logits. Applied twice, a softmax of one kind behind another one as well."""
 
+FEWEST_ROWS = 4
+"""Rows that agree by more than chance."""
+
 CLOSE = 0.02
 """By how much probabilities of a row may miss a sum of 1: half precision, an epsilon."""
 
@@ -38,13 +41,26 @@ def _name(loss: LossFacts) -> str:
 
 
 def _twice(loss: LossFacts) -> Iterator[Notice]:
+    seen = loss.predictions
     if loss.activation in ("softmax", "sigmoid"):
-        yield notice(
-            "LOSS403", "twice", WARNING, _name(loss),
-            f"The model's output went through {loss.activation}, and the loss takes logits: it applies "
-            f"{SQUASHING[loss.kind][0]} once more.",
-            source=loss.source,
-        )  # fmt: skip
+        told = f"The model's output went through {loss.activation}"
+    elif loss.kind != "binary_cross_entropy" and len(seen) >= FEWEST_ROWS and _adds_up(seen, loss.class_axis):
+        told = "The model's outputs lie between 0 and 1 and add up to 1 in every row: they are probabilities"
+    else:
+        return
+    yield notice(
+        "LOSS403", "twice", WARNING, _name(loss),
+        f"{told}, and the loss takes logits: it applies {SQUASHING[loss.kind][0]} once more.",
+        source=loss.source,
+    )  # fmt: skip
+
+
+def _adds_up(seen: np.ndarray, axis: int | None) -> bool:
+    """Whether outputs of several classes are a distribution in every row, to the precision of their dtype."""
+    if axis is None or seen.ndim < 2 or seen.shape[axis] < 2 or not np.isfinite(seen).all() or seen.min() < 0:
+        return False
+    rounding = 1e-2 if seen.dtype.itemsize < 4 else 1e-4
+    return bool(np.abs(seen.astype(np.float64).sum(axis=axis) - 1).max() <= rounding)
 
 
 def _no_logarithms(loss: LossFacts) -> Iterator[Notice]:

@@ -62,8 +62,10 @@ def diagnose(evidence: Evidence, lab: Lab | None, budget: Budget | None = None) 
 
 def _without_a_failed_step(bench: Bench, evidence: Evidence, hypotheses: Sequence[Hypothesis]) -> Diagnosis:
     state = standstill(bench, evidence)
-    if state.note:
-        return _diagnosis(evidence, bench, (), state.note)
+    if state.note:  # a loss may fall for a while although the program is wrong
+        certain = {concern.code for concern in evidence.concerns if concern.certain}
+        wrong = [_Tested(hypothesis=each) for each in hypotheses if each.settles and each.code in certain]
+        return _diagnosis(evidence, bench, _verdicts(wrong, evidence, None), "" if wrong else state.note)
     # A model that is better than fresh weights may simply have learnt what there is to learn: then only what was seen
     # in its layers speaks against it.
     suspects = [hypothesis for hypothesis in hypotheses if state.untrained or hypothesis.observed]
@@ -89,7 +91,7 @@ def _test(bench: Bench, hypotheses: Sequence[Hypothesis]) -> list[_Tested]:
     tested = []
     for position, hypothesis in enumerate(hypotheses):
         tested.append(_test_one(bench, hypothesis))
-        if tested[-1].result is Result.CONFIRMED:
+        if tested[-1].result is Result.CONFIRMED or hypothesis.settles:
             shallower = [rest for rest in hypotheses[position + 1 :] if rest.observed]
             return tested + [_Tested(hypothesis=rest) for rest in shallower]
     return tested

@@ -67,6 +67,19 @@ class LayerEvidence:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Concern:
+    """A mistake that can be seen in the step itself, without anything having gone wrong."""
+
+    code: str
+    """Of the catalogue."""
+    kind: str
+    """What exactly, in snake_case."""
+    because: tuple[str, ...] = ()
+    certain: bool = False
+    """Whether training cannot go right with it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class History:
     """The run up to the incident, oldest first; accepted steps only, at most the last 256."""
 
@@ -108,5 +121,7 @@ class Evidence:
     optimizer: str = ""
     optimizer_epsilon: float | None = None
     known_issues: tuple[str, ...] = ()
-    """Ids of the known issues of the installed versions that fit."""
+    """Known issues of the installed versions that fit the operation at which it began: what and where to read on."""
+    concerns: tuple[Concern, ...] = ()
+    """Mistakes that the checkup sees in the failed batch and the recent ones."""
     device: str = "cpu"

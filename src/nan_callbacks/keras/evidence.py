@@ -7,14 +7,19 @@ from typing import Any
 
 import keras
 
+from nan_callbacks.checkup.concerns import concerns_of
 from nan_callbacks.core.finding import Finding
 from nan_callbacks.core.observation import StepObservation
 from nan_callbacks.diagnosis.batch_evidence import batch_parts
 from nan_callbacks.diagnosis.evidence import BatchPart, Evidence, History
 from nan_callbacks.diagnosis.guilty_samples import guilty_samples
+from nan_callbacks.diagnosis.known_issues import Environment, installed_versions, issues_at
 from nan_callbacks.diagnosis.origin import ReplayResult
+from nan_callbacks.keras.checkup_facts import inputs_of, rows_of_parts
+from nan_callbacks.keras.checkup_probe import passages_of
 from nan_callbacks.keras.lab import KerasLab
 from nan_callbacks.keras.lab_batch import named_arrays, role_of
+from nan_callbacks.keras.loss_facts import losses_of
 from nan_callbacks.keras.model_parts import leaf_optimizers, optimizers_of
 
 REPLAY_SHARE = 0.8
@@ -44,7 +49,17 @@ def gather(
         seconds: Time that the diagnosis has.
     """
     parts = parts_of(lab)
+    passages = passages_of(lab)
+    rows = rows_of_parts([lab.failed_batch, *lab.recent_batches])
+    inputs = inputs_of(lab.model, lab.failed_batch, passages, rows)
+    losses = losses_of(lab.model, lab.failed_batch, passages, rows)
+    settings = settings_of(lab.model)
+    environment = Environment(
+        versions=installed_versions(), precision=settings["precision"], backend=settings["backend"]
+    )
     return Evidence(
+        concerns=concerns_of(inputs, losses, max((len(array) for array in rows.values()), default=0)),
+        known_issues=issues_at(replay.origin, environment),
         seen=seen,
         findings=tuple(findings),
         replay=replay,
@@ -52,7 +67,7 @@ def gather(
         guilty_rows=guilty_samples(lab, findings, replay, parts, seconds),
         history=history,
         layers=lab.layers(),
-        **settings_of(lab.model),
+        **settings,
     )
 
 

@@ -47,6 +47,8 @@ class Run:
     """Weights of the outputs in the sum that is differentiated. Default: ones."""
     parameters: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     """Other values for some of the parameters."""
+    may_compile: bool = False
+    """Whether a backend may compile the layer, so that many calls are fast but Python code runs only once."""
 
 
 class Bench(Protocol):
@@ -70,8 +72,8 @@ class Bench(Protocol):
         """Trainable parameters by name, in the number format in which they are held at a precision."""
         ...
 
-    def origin(self, arrays: Arrays, how: Run) -> Origin | None:
-        """Where the first non-finite number of a call comes from."""
+    def origin(self, arrays: Arrays, how: Run, phase: str) -> Origin | None:
+        """Where the first non-finite number of a call comes from, which was seen in the outputs or in the gradients."""
         ...
 
     def hand_written_gradient(self, arrays: Arrays) -> tuple[str, SourceLine | None] | None:

@@ -55,7 +55,9 @@ def remedy(code: str, operation: str, framework: str) -> str:
 
 def is_plain_overflow(origin: Origin | None) -> bool:
     """Whether sums, products and squares of enormous operands overflowed, as they must in any way of writing them."""
-    if origin is None or origin.custom_gradient or origin.kind is not OriginKind.OPERATION:
+    if origin is None:
+        return True
+    if origin.custom_gradient or origin.kind is not OriginKind.OPERATION:
         return False
     code = code_of_origin(origin)
     return code in (OVERFLOW, None) and origin.operation not in _TAKEN_TOO_FAR

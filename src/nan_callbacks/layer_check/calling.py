@@ -53,24 +53,25 @@ def arguments(layer: Any, call: Callable[..., Any], signature: Signature, values
     """
     inputs = {spec.name: values[spec.name] for spec in signature.inputs}
     targets = [values[spec.name] for spec in signature.targets]
-    names, open_ended = _parameters(call)
+    names = _parameters(call)
     if "y_true" in names and "y_pred" in names and targets:  # Keras' order is the other way round than torch's
         return (targets[0], *inputs.values()), {}
     if signature.by_name:
-        if open_ended or set(inputs) <= set(names):
+        if all(accepts(call, name) for name in inputs):
             return (), {**inputs, **dict(zip([spec.name for spec in signature.targets], targets, strict=True))}
         return (inputs, *targets), {}
-    if len(inputs) > 1 and not open_ended and len(names) == 1 + len(targets):
-        return (list(inputs.values()), *targets), {}  # a merging layer, which takes a list
+    if len(inputs) > 1 and _takes_a_list(call, signature):
+        return (list(inputs.values()), *targets), {}
     return (*inputs.values(), *targets), {}
 
 
 def accepts(call: Callable[..., Any], name: str) -> bool:
-    """Whether a function has a parameter of that name."""
+    """Whether a function has a parameter of that name, or takes any name."""
     try:
-        return name in inspect.signature(call).parameters
+        parameters = inspect.signature(call).parameters
     except (TypeError, ValueError):
         return False
+    return name in parameters or any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
 
 
 def definition_of(function: Any) -> SourceLine | None:
@@ -90,14 +91,28 @@ def name_of(layer: Any) -> str:
     return getattr(inner, "__name__", "") or type(inner).__name__
 
 
-def _parameters(call: Callable[..., Any]) -> tuple[list[str], bool]:
+def _parameters(call: Callable[..., Any]) -> dict[str, bool]:
+    """Names of the positional parameters, and whether each may be left out; ``*`` stands for any number more."""
     try:
         parameters = inspect.signature(call).parameters.values()
     except (TypeError, ValueError):  # a built-in function
-        return [], True
+        return {"*": True}
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    names = [each.name for each in parameters if each.kind in kinds and each.name != "training"]
-    return names, any(each.kind is inspect.Parameter.VAR_POSITIONAL for each in parameters)
+    named = {each.name: each.default is not each.empty for each in parameters if each.kind in kinds}
+    more = any(each.kind is inspect.Parameter.VAR_POSITIONAL for each in parameters)
+    return {**named, "*": True} if more else named
+
+
+def _takes_a_list(call: Callable[..., Any], signature: Signature) -> bool:
+    """Whether several inputs go into one parameter: it is the only one, or it has the name that Keras gives to it."""
+    names = {name: optional for name, optional in _parameters(call).items() if name != "training"}
+    if "*" in names:
+        return False
+    if len(names) == 1 + len(signature.targets):
+        return True
+    first, *others = names
+    is_masked = any(spec.kind == "mask" for spec in signature.inputs)
+    return first == "inputs" and all(names[name] for name in others) and not is_masked
 
 
 def _innermost(function: Any) -> Any:

@@ -184,6 +184,13 @@ def build(case: Case, signature: Signature, seed: int) -> Arrays | None:
     return rows_of(arrays, signature.rows, [0]) if case.one_row else arrays
 
 
+def ordinary(signature: Signature, seed: int) -> Arrays:
+    """The arrays of an ordinary batch, which every kind of input has."""
+    arrays = build(CASES[0], signature, seed)
+    assert arrays is not None
+    return arrays
+
+
 def rows_of(arrays: Arrays, size: int, rows: list[int]) -> Arrays:
     """Some rows of every array whose first dimension is the batch."""
     return {name: array[rows] if array.shape[0] == size else array for name, array in arrays.items()}

@@ -10,7 +10,7 @@ from typing import Any
 from nan_callbacks.layer_check import consistency, gradients
 from nan_callbacks.layer_check.bench import Bench, bench_for
 from nan_callbacks.layer_check.blame import CUSTOM, remedy
-from nan_callbacks.layer_check.cases import CASES, HALF_CASES, ORDINARY, build
+from nan_callbacks.layer_check.cases import CASES, HALF_CASES, ORDINARY, build, ordinary
 from nan_callbacks.layer_check.finiteness import FinitenessCheck
 from nan_callbacks.layer_check.minimise import minimised
 from nan_callbacks.layer_check.result import Failure, LayerCheckResult
@@ -36,7 +36,7 @@ def check_layer(
 ) -> LayerCheckResult:
     """Put a layer, a loss or a function through inputs at the edges.
 
-    The layer's weights, buffers and random streams are left as they were; a lazy layer is built.
+    The layer's weights, buffers and random streams are left as they were; a Keras layer is built if it is not yet.
 
     Args:
         layer: A ``torch.nn.Module``, a Keras 3 layer or loss, a torch loss, or a function of tensors.
@@ -93,9 +93,7 @@ class _Examination:
 
     def __init__(self, bench: Bench, signature: Signature, seed: int) -> None:
         self._bench, self._signature, self._seed = bench, signature, seed
-        ordinary = build(CASES[0], signature, seed)
-        assert ordinary is not None
-        self._ordinary: Arrays = ordinary
+        self._ordinary: Arrays = ordinary(signature, seed)
         self._found: list[Failure] = []
         self._checked: list[str] = []
         self._skipped: list[str] = []

@@ -34,7 +34,10 @@ def batch_dependence(bench: Bench, arrays: Arrays, size: int) -> tuple[int, str]
     if size < 2:
         raise CannotCompareError("the batch has a single row")
     whole, again = bench.run_twice(arrays, Run())
-    if any(one.shape != other.shape or _difference(one, other) for one, other in zip(whole.outputs, again.outputs)):
+    if any(
+        one.shape != other.shape or _difference(one, other)
+        for one, other in zip(whole.outputs, again.outputs, strict=False)
+    ):
         raise CannotCompareError("the output differs from call to call")
     if whole.error is not None:
         raise CannotCompareError("the layer raised an error")

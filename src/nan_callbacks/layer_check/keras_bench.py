@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from nan_callbacks.diagnosis.origin import Origin, SourceLine
 from nan_callbacks.layer_check.bench import Outcome, Run
 from nan_callbacks.layer_check.calling import accepts, arguments, definition_of, name_of
+from nan_callbacks.layer_check.cases import ordinary
 from nan_callbacks.layer_check.keras_gradients import differentiated
 from nan_callbacks.layer_check.keras_precision import computing_in, wide_numbers_allowed
 from nan_callbacks.layer_check.keras_tensors import as_array, as_tensor, float_tensors, is_float
@@ -40,6 +41,11 @@ class KerasBench:
         self._takes_training = self.is_layer and accepts(layer.call, "training")
         self.has_modes = self.is_layer
         self.backend = str(keras.backend.backend())
+        self.names = [spec.name for spec in signature.specs]
+        self.compiled: dict[Any, Any] = {}
+        """On JAX: what was compiled, by mode, precision and shapes."""
+        if self.is_layer and not layer.built:
+            self.run(ordinary(signature, seed), Run())
 
     def run(self, arrays: Arrays, how: Run) -> Outcome:
         """See :meth:`.Bench.run`."""
@@ -55,12 +61,12 @@ class KerasBench:
         """See :meth:`.Bench.parameters`. Keras holds them as they are and casts them at every call."""
         return {name: np.array(variable.numpy()) for name, variable in self.trained().items()}
 
-    def origin(self, arrays: Arrays, how: Run) -> Origin | None:
+    def origin(self, arrays: Arrays, how: Run, phase: str) -> Origin | None:
         """See :meth:`.Bench.origin`."""
         from nan_callbacks.layer_check.keras_origin import origin
 
         with self.ready(how):
-            return origin(self, self.tensors(arrays, how), how)
+            return origin(self, self.tensors(arrays, how), how, phase)
 
     def hand_written_gradient(self, arrays: Arrays) -> tuple[str, SourceLine | None] | None:
         """See :meth:`.Bench.hand_written_gradient`."""
@@ -84,7 +90,6 @@ class KerasBench:
     def differentiable(self, tensors: dict[str, Any]) -> list[str]:
         """Names of the tensors whose gradients are wanted."""
         kinds = {spec.name: spec.kind for spec in self._signature.inputs}
-        kinds.update({spec.name: spec.kind for spec in self._signature.targets if spec.kind == "numbers"})
         return [name for name, tensor in tensors.items() if is_float(tensor) and kinds.get(name, "mask") != "mask"]
 
     def output(self, tensors: dict[str, Any], how: Run, call: Callable[..., Any] | None = None) -> list[Any]:
@@ -103,7 +108,7 @@ class KerasBench:
     def _call(self, arrays: Arrays, how: Run) -> Outcome:
         try:
             tensors = self.tensors(arrays, how)
-            if not how.gradients:
+            if not how.gradients and not (self.backend == "jax" and how.may_compile):
                 return Outcome(outputs=tuple(map(as_array, self.output(tensors, how))))
             outputs, gradients = differentiated(self, tensors, how)
             return Outcome(
@@ -130,7 +135,7 @@ class KerasBench:
 
     @contextmanager
     def _variables_kept(self) -> Iterator[None]:
-        """Every variable holds afterwards what it held before; those that are built inside stay as they are."""
+        """Every variable holds afterwards what it held before."""
         from nan_callbacks.keras.model_parts import global_seed
 
         variables = [*(self.layer.variables if self.is_layer else ()), *global_seed()]

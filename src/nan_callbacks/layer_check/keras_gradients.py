@@ -66,28 +66,7 @@ def _tensorflow(bench: KerasBench, tensors: dict[str, Any], how: Run) -> tuple[l
 
 
 def _jax(bench: KerasBench, tensors: dict[str, Any], how: Run) -> tuple[list[Any], dict[str, Any]]:
-    import jax
+    from nan_callbacks.layer_check.keras_jax import called
 
-    layer = bench.layer
-    names = bench.differentiable(tensors)
-    if bench.is_layer and not layer.built:
-        bench.output(tensors, how)  # variables must not be made inside of a transformation
-    trained = bench.trained()
-    floats = {path: variable.value for path, variable in trained.items()}
-
-    def function(wanted: dict[str, Any], values: dict[str, Any]) -> list[Any]:
-        if not bench.is_layer:
-            return bench.output({**tensors, **wanted}, how)
-        weights = [values.get(variable.path, variable.value) for variable in layer.trainable_variables]
-        others = [variable.value for variable in layer.non_trainable_variables]
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            return layer.stateless_call(weights, others, *args, **kwargs)[0]
-
-        return bench.output({**tensors, **wanted}, how, call)
-
-    outputs, back = jax.vjp(function, {name: tensors[name] for name in names}, floats)
-    if not outputs:
-        return [], {}
-    by_input, by_variable = back(_weights(outputs, how))
-    return list(outputs), {name: grad for name, grad in {**by_input, **by_variable}.items() if is_float(grad)}
+    outputs, gradients = called(bench, tensors, how)
+    return outputs, {name: gradient for name, gradient in gradients.items() if is_float(gradient)}

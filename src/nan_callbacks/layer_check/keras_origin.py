@@ -12,24 +12,25 @@ if TYPE_CHECKING:
     from nan_callbacks.layer_check.keras_bench import KerasBench
 
 
-def origin(bench: KerasBench, tensors: dict[str, Any], how: Run) -> Origin | None:
+def origin(bench: KerasBench, tensors: dict[str, Any], how: Run, phase: str) -> Origin | None:
     """Replay one step.
 
     Args:
         bench: The layer.
         tensors: Inputs by name.
         how: Mode and precision.
+        phase: ``forward`` or ``backward``: where the number was seen.
     """
     from nan_callbacks.keras.replay import replay
 
-    model = _model(bench, tensors, how)
+    model = _model(bench, tensors, how, phase)
     found = replay(model, (list(tensors.values()),)).origin
     if found is None or found.module_type != type(model).__name__:
         return found
     return replace(found, module="", module_type="", module_is_custom=False)
 
 
-def _model(bench: KerasBench, tensors: dict[str, Any], how: Run) -> Any:
+def _model(bench: KerasBench, tensors: dict[str, Any], how: Run, phase: str) -> Any:
     import keras
     from keras import ops
 
@@ -54,7 +55,9 @@ def _model(bench: KerasBench, tensors: dict[str, Any], how: Run) -> Any:
             return bench.output(shifted, how)
 
         def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, *args: Any, **kwargs: Any) -> Any:
-            # Divided before it is summed: adding up finite outputs must not overflow.
+            # Adding up finite outputs must not overflow, and every output must get a gradient of 1 all the same.
+            if phase == "backward":
+                return sum(ops.sum(output - ops.stop_gradient(output)) for output in y_pred)
             return sum(ops.sum(output * (1.0 / max(1, _size(output)))) for output in y_pred)
 
     model = Stand()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 
@@ -49,13 +49,31 @@ def _policy(precision: str) -> Any:
 
 @contextmanager
 def wide_numbers_allowed(backend: str, precision: str) -> Iterator[None]:
-    """JAX makes float32 of every float64 unless it is told otherwise."""
-    if backend != "jax" or precision != "float64":
+    """JAX makes float32 of every float64 unless it is told otherwise, and Keras does so on torch as well."""
+    if precision != "float64":
         yield
         return
-    import jax
+    with ExitStack() as stack:
+        if backend == "jax":
+            import jax
 
-    # Its home moved out of `jax.experimental` in 2025.
-    home: Any = jax if hasattr(jax, "enable_x64") else importlib.import_module("jax.experimental")
-    with home.enable_x64(True):
+            # Its home moved out of `jax.experimental` in 2025.
+            home: Any = jax if hasattr(jax, "enable_x64") else importlib.import_module("jax.experimental")
+            stack.enter_context(home.enable_x64(True))
+        stack.enter_context(_wide_promotion())
         yield
+
+
+@contextmanager
+def _wide_promotion() -> Iterator[None]:
+    """Keras' operations give float64 for float64 inside; in a version whose table is elsewhere nothing changes."""
+    try:
+        table: Any = importlib.import_module("keras.src.backend.common.dtypes").BIT64_TO_BIT32_DTYPE
+    except (ImportError, AttributeError):
+        table = {}
+    before = table.get("float64")
+    table["float64"] = "float64"
+    try:
+        yield
+    finally:
+        table["float64"] = before

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from nan_callbacks.diagnosis.origin import Origin, SourceLine
 from nan_callbacks.layer_check.bench import Outcome, Run
 from nan_callbacks.layer_check.calling import arguments, definition_of, name_of
+from nan_callbacks.layer_check.cases import ordinary
 from nan_callbacks.layer_check.spec import Arrays, Signature
 from nan_callbacks.layer_check.streams import seeded
 from nan_callbacks.layer_check.torch_tensors import (
@@ -46,6 +47,8 @@ class TorchBench:
         held = [*layer.parameters(), *layer.buffers()] if self.has_modes else []
         self._device = held[0].device if held else torch.get_default_device()
         self._copies: dict[str, Any] = {}
+        if self.has_modes and any(map(torch.nn.parameter.is_lazy, held)):
+            self.run(ordinary(signature, seed), Run())
 
     def run(self, arrays: Arrays, how: Run) -> Outcome:
         """See :meth:`.Bench.run`."""
@@ -61,7 +64,7 @@ class TorchBench:
         """See :meth:`.Bench.parameters`."""
         return {name: as_array(parameter) for name, parameter in self._trained(self._at(precision)).items()}
 
-    def origin(self, arrays: Arrays, how: Run) -> Origin | None:
+    def origin(self, arrays: Arrays, how: Run, phase: str) -> Origin | None:
         """See :meth:`.Bench.origin`."""
         from nan_callbacks.torch.replay import replay
 
@@ -73,7 +76,9 @@ class TorchBench:
 
             def step() -> Any:
                 outputs = float_tensors(self._output(tensors, how))
-                # A mean, not a sum: adding up finite outputs must not overflow. Dividing comes first.
+                # Adding up finite outputs must not overflow, and every output must get a gradient of 1 all the same.
+                if phase == "backward":
+                    return sum((output - output.detach()).sum() for output in outputs)
                 return sum((output * (1.0 / max(1, output.numel()))).sum() for output in outputs)
 
             found = replay(step, modules=modules, parameters={**inputs, **self._trained(layer)}, batch=tensors)
@@ -126,8 +131,8 @@ class TorchBench:
         for spec in self._signature.specs:
             tensor = as_tensor(arrays[spec.name], how.precision, self._device)
             differentiable = tensor.is_floating_point() and spec.kind != "mask"
-            is_target = spec in self._signature.targets and spec.kind != "numbers"
-            made[spec.name] = tensor.requires_grad_(how.gradients and differentiable and not is_target)
+            differentiable = differentiable and spec in self._signature.inputs  # nobody differentiates by labels
+            made[spec.name] = tensor.requires_grad_(how.gradients and differentiable)
         return made
 
     def _output(self, tensors: dict[str, Any], how: Run) -> Any:

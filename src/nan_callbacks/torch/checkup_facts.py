@@ -25,9 +25,12 @@ from nan_callbacks.torch.call_kinds import (
 from nan_callbacks.torch.hazard_calls import measured_operand
 from nan_callbacks.torch.lab_batch import tensors_of
 from nan_callbacks.torch.layer_facts import layers_of
-from nan_callbacks.torch.loss_calls import losses_of
+from nan_callbacks.torch.loss_calls import KINDS, losses_of
 from nan_callbacks.torch.recorder import Call, Recorder
 from nan_callbacks.torch.replay.call_sites import source_line
+
+COMPARING = frozenset({*KINDS, "sub", "rsub", "eq", "gather", "cosine_similarity", "log_prob", "dist", "cdist"})
+"""Calls that take what layers have returned together with what they should have returned."""
 
 POSITIVE = frozenset({"exp", "softmax", "softplus", "sigmoid"})
 """Operations whose sums stay away from zero."""
@@ -99,12 +102,17 @@ def _inputs(look: FirstLook, rows: Mapping[int, Any]) -> list[InputFacts]:
     named = {id(tensor): name for name, tensor in tensors_of(look.batch) if id(tensor) in rows}
     reached: dict[int, Call] = {}
     masks: set[int] = set()
+    compared: set[int] = set()
+    computed: set[int] = set()
     tainted: dict[int, frozenset[int]] = {key: frozenset([key]) for key in named}
     for call in look.recorder.calls:
         sources = [(tensor, tainted[id(tensor)]) for tensor in call.tensors if id(tensor) in tainted]
+        weight = weight_of(call)
+        made = call.result
+        if made is not None and (weight is not None or any(id(tensor) in computed for tensor in call.tensors)):
+            computed.add(id(made))
         if not sources:
             continue
-        weight = weight_of(call)
         if weight is not None:
             operand = operand_of(call)
             if operand is not None:
@@ -115,15 +123,18 @@ def _inputs(look: FirstLook, rows: Mapping[int, Any]) -> list[InputFacts]:
         for tensor, keys in sources:
             if tensor.dtype == torch.bool or any(tensor is each for each in given_as_mask):
                 masks.update(keys)
+            elif call.name in COMPARING and any(id(other) in computed for other in call.tensors):
+                compared.update(keys)
         result = call.result
         if result is not None and call.name not in WEIGHTED:
             tainted[id(result)] = frozenset().union(*(keys for _, keys in sources))
-    return [_input(name, rows[key], reached.get(key), key in masks) for key, name in named.items()]
+    uses = {key: "mask" if key in masks else "target" if key in compared else "" for key in named}
+    return [_input(name, rows[key], reached.get(key), uses[key]) for key, name in named.items()]
 
 
-def _input(name: str, values: Any, reached: Call | None, is_mask: bool) -> InputFacts:
+def _input(name: str, values: Any, reached: Call | None, use: str) -> InputFacts:
     if reached is None:
-        return InputFacts(name=name, values=values, use="mask" if is_mask or values.dtype.kind == "b" else "unknown")
+        return InputFacts(name=name, values=values, use=use or ("mask" if values.dtype.kind == "b" else "unknown"))
     call = reached
     weight = weight_of(call)
     layer = call.module or call.name

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from nan_callbacks.checkup.concerns import concerns_of
 from nan_callbacks.core.finding import Finding
 from nan_callbacks.core.observation import StepObservation
 from nan_callbacks.diagnosis.batch_evidence import batch_parts
 from nan_callbacks.diagnosis.evidence import BatchPart, Evidence, History, Role
 from nan_callbacks.diagnosis.guilty_samples import guilty_samples
+from nan_callbacks.diagnosis.known_issues import Environment, installed_versions, issues_at
 from nan_callbacks.diagnosis.origin import ReplayResult
+from nan_callbacks.torch.checkup_facts import facts_of
+from nan_callbacks.torch.first_look import first_look
 from nan_callbacks.torch.lab import TorchLab
 from nan_callbacks.torch.lab_batch import named_arrays, roles_of
 
@@ -42,8 +46,17 @@ def gather(
         settings: Further fields of :class:`.Evidence`, such as ``optimizer``.
         seconds: Time that the diagnosis has.
     """
-    parts = parts_of(lab)
+    look = first_look(lab)
+    step = facts_of(look, lab.bench.module, lab.recent_batches)
+    parts = parts_of(lab, {facts.name for facts in step.inputs if facts.use == "target"})
+    environment = Environment(
+        versions=installed_versions(),
+        devices=(settings.get("device", "cpu"),),
+        precision=settings.get("precision", "float32"),
+    )
     return Evidence(
+        concerns=concerns_of(step.inputs, step.losses, step.rows_read),
+        known_issues=issues_at(replay.origin, environment),
         seen=seen,
         findings=tuple(findings),
         replay=replay,
@@ -55,10 +68,15 @@ def gather(
     )
 
 
-def parts_of(lab: TorchLab) -> tuple[BatchPart, ...]:
-    """The batch that is to blame beside the recent ones."""
+def parts_of(lab: TorchLab, targets: Collection[str] = ()) -> tuple[BatchPart, ...]:
+    """The batch that is to blame beside the recent ones.
+
+    Args:
+        lab: The laboratory.
+        targets: Parts that the step was seen to compare with what its layers return, whatever they are called.
+    """
     failed = lab.failed_batch
-    arrays, roles = named_arrays(failed), roles_of(failed)
+    arrays, roles = named_arrays(failed), {**roles_of(failed), **dict.fromkeys(targets, Role.TARGET)}
     recent = [named_arrays(batch) for batch in lab.recent_batches]
     return batch_parts(arrays, recent, [roles.get(array.name, Role.UNKNOWN) for array in arrays])
 

@@ -14,6 +14,7 @@ from nan_callbacks.diagnosis.hypotheses import (
     gradients,
     labels,
     learning_rate,
+    mistakes,
     numerics,
     precision,
 )
@@ -51,5 +52,8 @@ def hypothesise(evidence: Evidence) -> tuple[Hypothesis, ...]:
         evidence: What is known about the incident.
     """
     goal = goal_of(evidence)
-    found = [hypothesis for rule in RULES if (hypothesis := rule(evidence, goal)) is not None]
+    found = mistakes.mistakes(evidence, goal)
+    known = {hypothesis.code for hypothesis in found}
+    others = [hypothesis for rule in RULES if (hypothesis := rule(evidence, goal)) is not None]
+    found += [hypothesis for hypothesis in others if hypothesis.code not in known]
     return tuple(sorted(found, key=lambda hypothesis: -hypothesis.score))

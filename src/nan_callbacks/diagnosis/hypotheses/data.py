@@ -98,7 +98,7 @@ def unscaled_data(evidence: Evidence, goal: Goal) -> Hypothesis | None:
 
 
 def unscaled_targets(evidence: Evidence, goal: Goal) -> Hypothesis | None:
-    """DATA502: the numbers to be predicted are far from unit scale: the errors, and the gradients, are as large."""
+    """DATA509: the numbers to be predicted are far from unit scale: the errors, and the gradients, are as large."""
     far = [(scale_of(part), part) for part in evidence.batch if part.role is Role.TARGET and not part.is_integral]
     scale, part = max(far, key=lambda pair: pair[0], default=(0.0, None))
     if part is None or scale < FAR_FROM_UNIT:
@@ -107,7 +107,7 @@ def unscaled_targets(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     experiments = _scaled(evidence, goal, target_scale=1.0 / scale)
     # A run that has digested such targets for a while, and fails at a few samples, fails for another reason.
     score = 0.45 if goal.kind is Kind.NON_FINITE and not is_early(evidence) else 0.79
-    return Hypothesis(code="DATA502", score=score, because=because, experiments=experiments)
+    return Hypothesis(code="DATA509", score=score, because=because, experiments=experiments)
 
 
 def _scaled(evidence: Evidence, goal: Goal, **changes: object) -> tuple[Experiment, ...]:

@@ -10,9 +10,9 @@ from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis
 def known_issue(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     """ENV701: the installed versions have a known issue that fits.
 
-    No experiment can prove it: the laboratory runs on the installed versions.
+    No experiment can prove it: the laboratory runs on the installed versions. That the failure began in the component
+    of the issue, on its device and in its precision, is as much as can be seen.
     """
     if not evidence.known_issues:
         return None
-    because = (f"the installed versions have a known issue that fits: {', '.join(evidence.known_issues)}",)
-    return Hypothesis(code="ENV701", score=0.62, because=because)
+    return Hypothesis(code="ENV701", score=0.92, because=evidence.known_issues, observed=True, settles=True)

@@ -29,6 +29,8 @@ class Hypothesis:
     observed: bool = False
     """Whether the mechanism itself was seen (a traced operation, counted dead units), not inferred: then it remains
     likely when no experiment can prove it."""
+    settles: bool = False
+    """Whether nothing shallower is worth trying once it was seen: what then turns the failure off treats a symptom."""
 
 
 HALF = {"float16": "65504", "bfloat16": "3.39e38"}

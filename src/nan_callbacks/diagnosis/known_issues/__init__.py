@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+import re
 import tomllib
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata, resources
 from typing import Any
+
+from nan_callbacks.diagnosis.origin import Origin, OriginKind
 
 HALF = ("float16", "bfloat16")
 
@@ -90,10 +93,38 @@ def issues_of_versions(versions: dict[str, str]) -> tuple[KnownIssue, ...]:
 def _fits(issue: KnownIssue, environment: Environment) -> bool:
     return (
         _is_affected(issue, environment.versions.get(issue.library))
+        and _runs(issue.library, environment.backend)
         and (issue.device == "any" or issue.device in environment.devices)
         and _precision_fits(issue.precision, environment.precision)
         and (not issue.backends or environment.backend in issue.backends)
         and _is_used(issue.uses, environment.components)
+    )
+
+
+def _runs(library: str, backend: str) -> bool:
+    """Whether a library takes part in a run at all: it may be installed for other work."""
+    needed = {"keras": ("torch", "tensorflow", "jax"), "tensorflow": ("tensorflow",), "jax": ("jax",)}
+    needed |= {"jaxlib": ("jax",), "torch": ("", "torch"), "pytorch-lightning": ("",), "torchmetrics": ("",)}
+    return backend in needed.get(library, (backend,))
+
+
+def issues_at(origin: Origin | None, environment: Environment) -> tuple[str, ...]:
+    """Issues that fit the operation at which a failure began, each as a sentence without full stop.
+
+    Args:
+        origin: Where it began; None: unknown.
+        environment: What the run runs on; its components are replaced by what is at work there.
+    """
+    if origin is None or origin.kind is not OriginKind.OPERATION:
+        return ()
+    line = origin.source.text if origin.source is not None else ""
+    there = {origin.module_type, origin.native_operation.rpartition(".")[2], *re.findall(r"\w+", line)}
+    there |= set(origin.native_operation.split("."))
+    found = issues_of(replace(environment, components=frozenset(there)))
+    return tuple(
+        f"{issue.library} {environment.versions[issue.library]} has a known issue there ({issue.id}): "
+        f"{issue.symptom.rstrip('.')}; {issue.workaround.rstrip('.')}, see {issue.url}"
+        for issue in found
     )
 
 
