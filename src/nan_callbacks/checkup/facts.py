@@ -45,7 +45,8 @@ class LossFacts:
     kind: str
     """Neutral name: ``cross_entropy`` (targets are class indices), ``soft_cross_entropy`` (targets are one
     probability per class), ``binary_cross_entropy``, ``squared_error``, ``absolute_error`` (Huber and smooth L1 as
-    well), ``poisson``, ``kl_divergence``, ``hinge``, ``cosine``, ``unknown``."""
+    well), ``poisson``, ``kl_divergence``, ``hinge``, ``cosine``, ``difference`` (written out by
+    hand), ``own`` (computed by the model itself, unseen), ``unknown``."""
     from_logits: bool | None = None
     """Whether it applies the softmax or the sigmoid itself; None where that makes no sense. A loss that takes
     *log-probabilities* (torch's ``nll_loss``, ``kl_div``) has False and `takes_log` True."""

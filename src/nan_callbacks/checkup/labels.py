@@ -9,11 +9,12 @@ import numpy as np
 
 from nan_callbacks.checkup.advice import ERROR, WARNING, notice, rows_in_words, share
 from nan_callbacks.checkup.columns import channels_of, is_whole
-from nan_callbacks.checkup.facts import Array, LossFacts
+from nan_callbacks.checkup.facts import Array, InputFacts, LossFacts
 from nan_callbacks.checkup.notice import Notice
+from nan_callbacks.checkup.wrapped import has_wrapped
 
 CLASSIFYING = frozenset({"cross_entropy", "soft_cross_entropy", "binary_cross_entropy"})
-REGRESSING = frozenset({"squared_error", "absolute_error", "cosine"})
+REGRESSING = frozenset({"squared_error", "absolute_error", "cosine", "difference"})
 
 BOUNDS: dict[str, tuple[float, float]] = {
     "softmax": (0.0, 1.0), "sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0), "relu": (0.0, math.inf),
@@ -44,6 +45,7 @@ def examine_labels(losses: tuple[LossFacts, ...]) -> Iterator[Notice]:
                 "DATA501", "targets", ERROR, _place(loss), f"Targets are NaN or Inf in {rows_in_words(rows)}.",
                 source=loss.source,
             )  # fmt: skip
+        yield from has_wrapped(InputFacts(name=_place(loss), values=targets))
         form = list(_form(loss, targets))
         yield from form
         if not form:
@@ -99,7 +101,8 @@ def _form(loss: LossFacts, targets: Array) -> Iterator[Notice]:
         told = f"{what} per row {given} beside {predicted[-1]} outputs {predicted}: each output is compared with it."
     else:
         told = f"targets {given} beside outputs {predicted} are broadcast to {together}: all rows against all others."
-    yield notice("DATA508", "broadcast", ERROR, place, told[0].upper() + told[1:], source=source)
+    severity = WARNING if loss.kind == "own" else ERROR  # what the model's own loss does with shapes is not seen
+    yield notice("DATA508", "broadcast", severity, place, told[0].upper() + told[1:], source=source)
 
 
 def _classes(loss: LossFacts) -> int:
@@ -149,7 +152,7 @@ def _range(loss: LossFacts, targets: Array) -> Iterator[Notice]:
 
 
 def _scale(loss: LossFacts, targets: Array) -> Iterator[Notice]:
-    if loss.kind not in ("squared_error", "absolute_error") or targets.dtype.kind == "b":
+    if loss.kind not in ("squared_error", "absolute_error", "difference") or targets.dtype.kind == "b":
         return
     columns = channels_of(targets, -1)
     worst = max(columns, key=lambda column: column.rms)

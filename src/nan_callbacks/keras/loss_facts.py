@@ -12,6 +12,7 @@ import numpy as np
 from nan_callbacks.checkup.facts import LossFacts
 from nan_callbacks.keras.checkup_probe import Passages, key_of
 from nan_callbacks.keras.lab_layers import weight_of
+from nan_callbacks.keras.model_parts import has_stock_step
 from nan_callbacks.keras.replay_batch import named_parts
 
 KINDS = {
@@ -33,6 +34,8 @@ KINDS = {
 }
 """By the name of the function that a loss wraps."""
 
+OWN = "own loss"
+
 TAKING_LOGITS = frozenset({"cross_entropy", "soft_cross_entropy", "binary_cross_entropy"})
 
 ACTIVATIONS = {
@@ -53,7 +56,7 @@ def losses_of(model: Any, batch: Any, passages: Passages, all_rows: dict[str, np
         all_rows: Parts of the batch over all rows that were read, by name.
     """
     targets = [(name, part) for name, part in named_parts(batch) if name.partition("[")[0] == "y"]
-    losses = compiled_losses(model)
+    losses = compiled_losses(model) or _own_losses(model, len(targets))
     if not (len(targets) == len(passages.outputs) == len(losses)):
         return ()
     made = []
@@ -73,11 +76,18 @@ def compiled_losses(model: Any) -> list[tuple[str, Any]]:
     return [("", each) for each in keras.tree.flatten(getattr(model, "loss", None)) if each is not None]
 
 
+def _own_losses(model: Any, count: int) -> list[tuple[str, Any]]:
+    """Of a model that computes its loss by itself, one nameless loss per target."""
+    overridden = type(model).compute_loss is not keras.Model.compute_loss
+    return [("", OWN)] * count if overridden or not has_stock_step(model) else []
+
+
 def _loss(loss: Any, output: str, outputs: np.ndarray, target: np.ndarray, every: Any) -> LossFacts | None:
     function = getattr(loss, "fn", loss)
     settings: dict[str, Any] = getattr(loss, "_fn_kwargs", {})
     named = function if isinstance(function, str) else getattr(function, "__name__", "")
     kind = KINDS.get(named, "unknown")
+    kind = "own" if loss == OWN else kind
     several = kind in ("cross_entropy", "soft_cross_entropy")
     ignored = settings.get("ignore_class")
     return LossFacts(
@@ -94,6 +104,8 @@ def _loss(loss: Any, output: str, outputs: np.ndarray, target: np.ndarray, every
 
 def _shaped(target: np.ndarray, outputs: np.ndarray, kind: str) -> np.ndarray:
     """As Keras brings targets to the rank of the outputs before it compares them."""
+    if kind == "own":
+        return target
     if kind == "cross_entropy":
         return target[..., 0] if target.ndim == outputs.ndim and target.shape[-1] == 1 else target
     if target.ndim == outputs.ndim - 1 and outputs.shape[-1] == 1:

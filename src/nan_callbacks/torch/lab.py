@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -144,6 +144,10 @@ class TorchLab:
         fed = self._bench.failed[self.suspect]
         with self._held_still(Variation()):
             return look(as_new(fed))
+
+    def learn_targets(self, names: Collection[str]) -> None:
+        """Parts of the batch that the step was seen to treat as targets: trials may change them."""
+        self._changes.learn(names)
 
     # -- one trial -----------------------------------------------------------------------------------------------
 

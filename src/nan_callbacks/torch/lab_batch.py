@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -139,6 +139,10 @@ class Changes:
         self._yardstick = list(recent) or [failed]
         self._has_recent = bool(recent)
         self._roles = roles_of(failed)
+
+    def learn(self, targets: Collection[str]) -> None:
+        """Parts that the step was seen to treat as targets, whatever they are called."""
+        self._roles.update(dict.fromkeys(targets, Role.TARGET))
 
     @property
     def has_recent(self) -> bool:

@@ -48,7 +48,9 @@ def gather(
     """
     look = first_look(lab)
     step = facts_of(look, lab.bench.module, lab.recent_batches)
-    parts = parts_of(lab, {facts.name for facts in step.inputs if facts.use == "target"})
+    targets = {facts.name for facts in step.inputs if facts.use == "target"}
+    lab.learn_targets(targets)
+    parts = parts_of(lab, targets)
     environment = Environment(
         versions=installed_versions(),
         devices=(settings.get("device", "cpu"),),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from nan_callbacks.checkup.facts import LayerFacts
 from nan_callbacks.torch.activations import BOUNDED, RECTIFIERS, SATURATED_WITHIN
 from nan_callbacks.torch.call_kinds import NORMALISING, TABLES, ancestors, weight_of
-from nan_callbacks.torch.loss_calls import loss_calls
+from nan_callbacks.torch.loss_calls import loss_calls, sides_of
 from nan_callbacks.torch.recorder import Call, Recorder
 
 ALIKE = 1e-5
@@ -53,7 +53,7 @@ def _ends(recorder: Recorder, loss: Tensor | None) -> set[int]:
     """Calls between the last weights and the loss, the last weights among them."""
     starts = []
     for call in loss_calls(recorder):
-        predicted = call.argument(0, "input")
+        predicted = sides_of(recorder, call)[0]
         maker = recorder.maker(predicted)
         starts += [maker] if maker is not None else []
     if not starts and loss is not None:

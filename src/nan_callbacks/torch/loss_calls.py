@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from nan_callbacks.checkup.facts import LossFacts
-from nan_callbacks.torch.call_kinds import activation_of, as_array, made_by, root_of
+from nan_callbacks.torch.call_kinds import activation_of, ancestors, as_array, made_by, root_of, weight_of
 from nan_callbacks.torch.recorder import Call, Recorder
 from nan_callbacks.torch.replay.call_sites import source_line
 
@@ -26,8 +26,10 @@ KINDS: dict[str, tuple[str, bool | None, bool]] = {
     "poisson_nll_loss": ("poisson", True, False),
     "kl_div": ("kl_divergence", False, True),
     "gaussian_nll_loss": ("squared_error", None, False),
+    "sub": ("difference", None, False),
 }
-"""Function, neutral kind, whether it takes logits, whether it takes logarithms."""
+"""Function, neutral kind, whether it takes logits, whether it takes logarithms. A difference counts if one side is a
+part of the batch and the other was computed by layers: a loss written out by hand."""
 
 DEFAULT_IGNORED = -100
 
@@ -45,13 +47,31 @@ def losses_of(recorder: Recorder, all_rows: Mapping[int, Any]) -> tuple[LossFact
 def loss_calls(recorder: Recorder) -> Iterator[Call]:
     """Calls of known loss functions on tensors that something computed."""
     for call in recorder.calls:
-        predicted, target = call.argument(0, "input"), call.argument(1, "target")
-        if call.name in KINDS and isinstance(predicted, Tensor) and isinstance(target, Tensor):
+        predicted, target = sides_of(recorder, call)
+        if call.name not in KINDS or not isinstance(predicted, Tensor) or not isinstance(target, Tensor):
+            continue
+        if call.name != "sub" or _is_loss_by_hand(recorder, predicted, target):
             yield call
 
 
+def sides_of(recorder: Recorder, call: Call) -> tuple[Any, Any]:
+    """What was predicted, and what it is compared with: a difference may have them either way."""
+    first, second = call.argument(0, "input"), call.argument(1, "other" if call.name == "sub" else "target")
+    if call.name == "sub" and isinstance(first, Tensor) and root_of(recorder, first) is not None:
+        return second, first
+    return first, second
+
+
+def _is_loss_by_hand(recorder: Recorder, predicted: Tensor, target: Tensor) -> bool:
+    root = root_of(recorder, target)
+    if root is None or isinstance(root, nn.Parameter) or not target.dim() or target.numel() < 2:
+        return False
+    maker = recorder.maker(predicted)
+    return maker is not None and any(weight_of(call) is not None for call in ancestors([maker], lambda _: False))
+
+
 def _loss(recorder: Recorder, call: Call, all_rows: Mapping[int, Any]) -> LossFacts:
-    predicted, target = call.argument(0, "input"), call.argument(1, "target")
+    predicted, target = sides_of(recorder, call)
     kind, from_logits, takes_log = KINDS[call.name]
     ignored: int | None = None
     if kind == "cross_entropy":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -22,9 +23,13 @@ WEIGHT_SCALES = (0.05, 5.0)
 activation: a factor of 3.5 on the far side of the widest of them."""
 
 
+THROWN = 1.5
+"""Growth of all weights together since the first step that no start explains."""
+
+
 def bad_initialisation(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     """ACT304: the weights began on a scale on which signals explode or die on their way through the layers."""
-    odd = [layer for layer in evidence.layers if _is_odd(layer)]
+    odd = [layer for layer in evidence.layers if _is_odd(layer)] if not _were_thrown(evidence) else []
     early = is_early(evidence)
     if not (odd or early) or (not early and goal.kind is not Kind.STALL):
         return None
@@ -93,6 +98,13 @@ def _afresh(goal: Goal) -> tuple[Experiment, ...]:
 
 FEW_STEPS = 5
 """Steps from fresh weights that must go well: a learning rate that is too high shows itself by then."""
+
+
+def _were_thrown(evidence: Evidence) -> bool:
+    """Whether updates, rather than the start, have made the weights as large as they are."""
+    first = evidence.history.param_norms[:1]
+    now = math.hypot(*(layer.weight_norm for layer in evidence.layers if layer.weight_norm is not None))
+    return bool(first) and now > THROWN * first[0]
 
 
 def _is_odd(layer: LayerEvidence) -> bool:

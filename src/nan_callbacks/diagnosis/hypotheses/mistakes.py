@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nan_callbacks.diagnosis.evidence import Concern, Evidence
-from nan_callbacks.diagnosis.experiments import another_batch, without_rows
+from nan_callbacks.diagnosis.experiments import another_batch, instead, without_rows
 from nan_callbacks.diagnosis.goal import Goal, Kind
 from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis, batch_rows
 
@@ -12,10 +12,10 @@ ALL = frozenset(Kind)
 
 EXPLAINS: dict[str, tuple[float, frozenset[Kind]]] = {
     "DATA511": (0.98, ALL),
+    "DATA507": (0.975, ALL),
     "DATA508": (0.96, FINITE),
     "LOSS404": (0.955, ALL),
     "DATA505": (0.95, ALL),
-    "DATA507": (0.945, ALL),
     "DATA506": (0.94, frozenset({Kind.STALL})),
     "LOSS403": (0.935, frozenset({Kind.STALL})),
     "DATA510": (0.93, frozenset({Kind.STALL, Kind.SPIKE})),
@@ -37,6 +37,8 @@ def _hypothesis(concern: Concern, score: float, evidence: Evidence, goal: Goal) 
     experiments = without_rows(goal, evidence.guilty_rows, batch_rows(evidence))
     if concern.code in ("DATA511", "DATA505") and not experiments and goal.kind is Kind.NON_FINITE:
         experiments = (another_batch(goal),)
+    if concern.code == "DATA507":
+        experiments = (*experiments, instead(goal, clip_targets=True))
     return Hypothesis(
         code=concern.code,
         score=score,
