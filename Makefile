@@ -36,7 +36,7 @@ test-keras: $(VENV)/.test-ready ## run the Keras adapter's tests on every backen
 	@for backend in $(KERAS_BACKENDS); do \
 		echo "Keras on $$backend:"; \
 		KERAS_BACKEND=$$backend OMP_NUM_THREADS=1 TF_CPP_MIN_LOG_LEVEL=3 \
-			$(BIN)/python -m pytest tests/keras_adapter -q -n $(WORKERS) $(PYTEST_ARGS) || exit 1; \
+			$(BIN)/python -m pytest tests/keras_adapter tests/layer_check/test_keras.py -q -n $(WORKERS) $(PYTEST_ARGS) || exit 1; \
 	done
 
 lint: $(VENV)/.lint-ready ## ruff, mypy and the import contracts

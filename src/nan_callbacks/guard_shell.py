@@ -11,8 +11,11 @@ from nan_callbacks.checkup.in_fit import look_over
 from nan_callbacks.checkup.notice import CheckupReport
 from nan_callbacks.core import GuardConfig, Monitor
 from nan_callbacks.core.arguments import check_arguments
-from nan_callbacks.core.events import Event
+from nan_callbacks.core.events import Event, health_events
+from nan_callbacks.core.health import HealthMonitor
 from nan_callbacks.core.journal import Journal
+from nan_callbacks.core.layer_observation import HealthObservation, LayerObservation
+from nan_callbacks.core.observation import StepObservation
 from nan_callbacks.diagnosis.catalogue import catalogue
 from nan_callbacks.diagnosis.desk import Desk, DeskSettings
 from nan_callbacks.diagnosis.incident import Incident
@@ -33,6 +36,7 @@ class GuardShell:
     log_every_n_steps: int | None
     checkpoint_snapshots: Literal["auto", "always", "never"]
     checkup: bool
+    health_every_n_steps: int | None
     ignore: Collection[str]
     verbose: bool
     strict: bool
@@ -62,6 +66,7 @@ class GuardShell:
         self._monitor = Monitor(self.config)
         self._journal = Journal(None, None)
         self._desk = Desk(self.diagnoses, self._journal)
+        self._health = HealthMonitor(self.health_every_n_steps, self.ignore)
         self._aside = False
         self._looked_over: ref[Any] | None = None
 
@@ -90,6 +95,19 @@ class GuardShell:
         seen, self._looked_over = self._looked_over, ref(model)
         if self.checkup and (seen is None or seen() is not model):
             self.checkup_report = look_over(look, self._journal, strict=self.strict)
+
+    def _judge_health(self, layers: tuple[LayerObservation, ...], seconds: float, seen: StepObservation | None) -> None:
+        """Judge one sample of the layers.
+
+        Args:
+            layers: What was measured.
+            seconds: What the sample took.
+            seen: The sampled step.
+        """
+        self._health.has_cost(seconds)
+        if seen is not None and layers:
+            sample = HealthObservation(step=seen.step, epoch=seen.epoch, batch_index=seen.batch_index, layers=layers)
+            self._journal.record(health_events(self._health.observe(sample)))
 
     @property
     def is_aside(self) -> bool:

@@ -17,6 +17,7 @@ PARAMETERS = inspect.signature(NaNGuard).parameters
 OF_DIAGNOSES = {field.name for field in fields(DeskSettings)}
 OF_EVERY_ADAPTER = {
     "events_path", "log_every_n_steps", "checkpoint_snapshots", "verbose", "strict", *OF_DIAGNOSES,
+    "checkup", "health_every_n_steps", "ignore",
 }  # fmt: skip
 DIFFERENT: dict[str, Any] = {
     "on_non_finite": "stop",

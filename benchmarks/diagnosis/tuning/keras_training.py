@@ -76,7 +76,7 @@ def simple_rnn_with_relu() -> KerasRun:
 
 
 @enter(
-    finite(Happens.STALL, "ACT302"),
+    finite(Happens.STALL, ("DATA505", "ACT302")),
     "https://oalahurikar.github.io/ai-blog/First-Principles/Learning-is-slow-for-sigmoid",
     "http://stackoverflow.com.mevn.net/questions/52800582/why-do-i-fail-to-predict-y-x4-with-keras-y-x3-works",
 )

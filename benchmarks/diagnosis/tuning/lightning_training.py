@@ -215,7 +215,7 @@ class Rating(Table):
 
 
 @enter(
-    finite(Happens.STALL, "ACT302"),
+    finite(Happens.STALL, ("DATA505", "ACT302")),
     "http://stackoverflow.com.mevn.net/questions/52800582/why-do-i-fail-to-predict-y-x4-with-keras-y-x3-works",
     "https://oalahurikar.github.io/ai-blog/First-Principles/Learning-is-slow-for-sigmoid",
 )

@@ -14,6 +14,7 @@ def check_arguments(
     log_every_n_steps: Any,
     checkpoint_snapshots: Any,
     ignore: Any = (),
+    health_every_n_steps: Any = None,
     **switches: Any,
 ) -> None:
     """Check them.
@@ -25,6 +26,10 @@ def check_arguments(
     if every is not None and (type(every) is not int or every < 1):
         raise ConfigurationError.of(
             "log_every_n_steps", "a whole number >= 1 or None", every, "None keeps the framework's own cadence."
+        )
+    if health_every_n_steps is not None and (type(health_every_n_steps) is not int or health_every_n_steps < 1):
+        raise ConfigurationError.of(
+            "health_every_n_steps", "a whole number >= 1 or None", health_every_n_steps, "None takes no samples."
         )
     if events_path is not None and (not isinstance(events_path, str | os.PathLike) or Path(events_path).is_dir()):
         remedy = "Such as 'logs/events.jsonl'; None writes no file."

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from nan_callbacks.core.decision import Decision
-from nan_callbacks.core.finding import Action
+from nan_callbacks.core.finding import Action, Finding
 from nan_callbacks.core.observation import StepObservation
 from nan_callbacks.core.sentences import describe as describe
 
@@ -112,6 +113,37 @@ def step_events(seen: StepObservation, decision: Decision, *, rank: int = 0) -> 
         events.append({**base, "event": "stop", "reason": decision.reason, "restored_step": decision.restore_step})
     for event in events:
         event["message"] = describe(event)
+    return events
+
+
+def health_events(found: Sequence[Finding], *, rank: int = 0) -> list[Event]:
+    """The records of what a sample of the layers has shown.
+
+    Args:
+        found: The findings.
+        rank: Rank of the process.
+    """
+    events: list[Event] = []
+    for finding in found:
+        event: Event = {
+            "event": "health",
+            "schema": SCHEMA,
+            "time": time.time(),
+            "rank": rank,
+            "step": finding.step,
+            "epoch": finding.epoch,
+            "batch_index": finding.batch_index,
+            "code": finding.code,
+            "title": finding.title,
+            "where": finding.where,
+            "quantity": finding.quantity,
+            "value": finding.value,
+            "limit": finding.limit,
+            "severity": finding.severity.name.lower(),
+            "detail": finding.detail,
+        }
+        event["message"] = describe(event)
+        events.append(event)
     return events
 
 

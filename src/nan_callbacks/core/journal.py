@@ -121,7 +121,7 @@ class Journal:
         self._counts["skipped"] += 1
 
     def _worth_saying(self, event: Event) -> bool:
-        if event["event"] == "checkup":
+        if event["event"] in ("checkup", "health"):
             return bool(event["severity"] != "info")
         if event["event"] != "incident":
             return True

@@ -60,6 +60,13 @@ def _judged(event: dict[str, Any]) -> str:
     return f"{judged}, limit {number(event['limit'])} ({sigmas} robust σ)"
 
 
+def _health(event: dict[str, Any]) -> str:
+    judged = f"{event['quantity']} {number(event['value'])}, limit {number(event['limit'])}"
+    return " · ".join(
+        filter(None, (f"{event['code']} {event['title']}", event["where"], judged, event["detail"], "observed"))
+    )
+
+
 def _rollback(event: dict[str, Any]) -> str:
     return f"rolled back to the state before step {event['restored_step']} · {event['reason']}"
 
@@ -89,6 +96,7 @@ def _plain(event: dict[str, Any]) -> str:
 
 _SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {
     "incident": _incident,
+    "health": _health,
     "rollback": _rollback,
     "reduce_lr": _reduce_lr,
     "level_accepted": _level_accepted,

@@ -56,6 +56,8 @@ class LayerEvidence:
     activation_std: float | None = None
     activation_max: float | None = None
     """Largest magnitude of the finite outputs."""
+    dtype: str = "float32"
+    """Of the outputs."""
     saturated_share: float | None = None
     """Share of the outputs of a sigmoid or tanh within 1 % of a bound."""
     dead_share: float | None = None

@@ -118,7 +118,7 @@ def layers_of(passages: Passages, gradients: Mapping[str, float]) -> tuple[Layer
         passages: The first batch's way through the model.
         gradients: Norm of the gradient of each variable, by path.
     """
-    ends = _ends(passages)
+    ends = ends_of(passages)
     weights = {id(each.layer): _weight(each.layer) for each in passages.layers}
     made = []
     for index, passage in enumerate(passages.layers):
@@ -128,7 +128,7 @@ def layers_of(passages: Passages, gradients: Mapping[str, float]) -> tuple[Layer
     return tuple(made)
 
 
-def _ends(passages: Passages) -> set[int]:
+def ends_of(passages: Passages) -> set[int]:
     """Passages between the last weights and the outputs, the last weights among them."""
     keys = {key_of(output) for output in passages.outputs}
     found = set()

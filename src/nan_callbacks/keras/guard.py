@@ -13,6 +13,7 @@ import keras
 
 from nan_callbacks.core import Monitor
 from nan_callbacks.core.events import Event
+from nan_callbacks.core.health import HealthMonitor
 from nan_callbacks.core.journal import Journal
 from nan_callbacks.diagnosis.desk import Desk
 from nan_callbacks.diagnosis.diagnosis import Diagnosis
@@ -70,6 +71,8 @@ class NaNGuard(GuardShell, keras.callbacks.Callback):
             ``nan-callbacks replay``; None saves nothing.
         checkup: Whether data, labels, loss, initialisation, learning rate and versions are looked over before the first
             step, on copies: a handful of steps' time.
+        health_every_n_steps: Steps between looks at the layers (saturated or dead units, gradients by depth, update
+            ratios, headroom of float16); None: none. They take a thousandth of the time at most and decide nothing.
         ignore: Codes of checkup and health that are not to be told, such as ``["DATA502"]``.
         verbose: Whether incidents and actions are printed.
         strict: Whether an error inside the guard is raised. Otherwise it is reported once and the guard steps aside.
@@ -107,6 +110,7 @@ class NaNGuard(GuardShell, keras.callbacks.Callback):
         on_incident: Callable[[Incident], None] | None = None,
         save_batch: str | os.PathLike[str] | None = None,
         checkup: bool = True,
+        health_every_n_steps: int | None = 50,
         ignore: Sequence[str] = (),
         verbose: bool = True,
         strict: bool = False,
@@ -153,6 +157,7 @@ class NaNGuard(GuardShell, keras.callbacks.Callback):
         """Begin to guard; every fit begins anew."""
         self._attach()
         self._monitor = Monitor(self.config)
+        self._health = HealthMonitor(self.health_every_n_steps, self.ignore)
         self._journal = Journal(self.events_path, speaker(self.params, verbose=self.verbose))
         self._desk = Desk(self.diagnoses, self._journal, strict=self.strict)
         self._last_step = None
@@ -237,6 +242,8 @@ class NaNGuard(GuardShell, keras.callbacks.Callback):
         if self._monitor.step == 0 and all(reading.loss is None for reading in readings):
             say_loss_is_hidden()
         session.after_step(readings)
+        if self._health.is_due(session.last.step) and session.last.applied:
+            self._judge_health(*session.layers.look(session.batches[0], readings), session.last)
         return session.restored
 
     @fails_open
@@ -334,6 +341,7 @@ class NaNGuard(GuardShell, keras.callbacks.Callback):
             "monitor": self._monitor,
             "journal": self._journal,
             "desk": self._desk,
+            "health": self._health,
             "history": session.history,
         }
         return {**{name: part.state_dict() for name, part in parts.items()}, "snapshots": kept}
@@ -346,7 +354,7 @@ class NaNGuard(GuardShell, keras.callbacks.Callback):
         kept = state["snapshots"] and saved_snapshots.load(folder, session.backend, session.epoch)
         self._monitor.load_state_dict(state["monitor"], snapshots_kept=kept)
         self._journal.load_state_dict(state["journal"])
-        for name, owner in (("desk", self._desk), ("history", session.history)):
+        for name, owner in (("desk", self._desk), ("health", self._health), ("history", session.history)):
             if name in state:  # absent from backups of earlier versions
                 owner.load_state_dict(state[name])
 

@@ -71,8 +71,11 @@ class Hands(Protocol):
             Unsupported: If the step cannot be run.
         """
 
-    def outputs(self, probe: Probe, call: Callable[[], Any]) -> list[np.ndarray]:
-        """Outputs of the layers that a probe watches during one call, in order."""
+    def outputs(self, probe: Probe, call: Callable[..., Any], *inputs: Any) -> list[np.ndarray]:
+        """Outputs of the layers that a probe watches during one call, in order.
+
+        Where the call is compiled, that happens once for a probe, a function and the shapes of its inputs.
+        """
 
 
 class Probe(Protocol):

@@ -58,10 +58,10 @@ class StepHands:
             logs = self._model.train_step(batch)
         return watcher.numbers(logs)
 
-    def outputs(self, probe: Probe, call: Callable[[], Any]) -> list[np.ndarray]:
+    def outputs(self, probe: Probe, call: Callable[..., Any], *inputs: Any) -> list[np.ndarray]:
         """Outputs of layers."""
         with models_fault(tf.errors.ResourceExhaustedError), probe.watching() as seen:
-            call()
+            call(*inputs)
         return [np.asarray(ops.convert_to_numpy(ops.cast(each, "float32"))) for each in seen]
 
 

@@ -73,10 +73,10 @@ class StepHands:
             logs = self._model.train_step(batch)
         return watcher.numbers(logs)
 
-    def outputs(self, probe: Probe, call: Callable[[], Any]) -> list[np.ndarray]:
+    def outputs(self, probe: Probe, call: Callable[..., Any], *inputs: Any) -> list[np.ndarray]:
         """Outputs of layers."""
         with models_fault(torch.OutOfMemoryError), torch.no_grad(), probe.watching() as seen:
-            call()
+            call(*inputs)
         return [each.detach().float().cpu().numpy() for each in seen]
 
     def _others(self) -> list[Any]:

@@ -54,6 +54,10 @@ class Reading:
     admitted: bool
     non_finite_names: tuple[str, ...]
     """Paths of all variables with a non-finite gradient."""
+    names: tuple[str, ...] = ()
+    """Paths of all variables that have a gradient."""
+    norms: Sequence[float] = ()
+    """Of their gradients."""
 
 
 def pack_limits(limits: Sequence[Limits], lr_scale: float) -> np.ndarray:
@@ -112,6 +116,8 @@ def _unpack_one(layout: Layout, numbers: list[float], start: int) -> Reading:
         learning_rate=learning_rate,
         admitted=admitted > 0.5,
         non_finite_names=bad,
+        names=names,
+        norms=numbers[start + HEAD : start + HEAD + len(names)],
     )
 
 

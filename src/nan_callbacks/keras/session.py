@@ -19,6 +19,7 @@ from nan_callbacks.diagnosis.history import HistoryRecorder
 from nan_callbacks.errors import TrainingStoppedError
 from nan_callbacks.keras.backend import Backend
 from nan_callbacks.keras.examiner import Examination, about
+from nan_callbacks.keras.health import LayerWatch
 from nan_callbacks.keras.lab_start import values_in_slot
 from nan_callbacks.keras.readings import Reading, pack_limits
 from nan_callbacks.keras.recent import RecentBatches, as_fed, own_containers
@@ -56,6 +57,7 @@ class GuardSession:
         self._found: list[tuple[StepObservation, tuple[Finding, ...], Event]] = []
         self._param_norm: float | None = None
         self._last: StepObservation | None = None
+        self.layers = LayerWatch(model, lambda: getattr(self.backend, "live", None))
 
     def epoch_start(self, epoch: int) -> None:
         """An epoch is about to begin."""

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from nan_callbacks.core import Monitor, StepObservation
 from nan_callbacks.core.events import Event
+from nan_callbacks.core.health import HealthMonitor
 from nan_callbacks.core.journal import Journal
 from nan_callbacks.diagnosis.desk import Desk
 from nan_callbacks.diagnosis.diagnosis import Diagnosis
@@ -72,6 +73,8 @@ class NaNGuard(GuardShell, *CALLBACK_BASES):  # type: ignore[misc]
             ``nan-callbacks replay``; None saves nothing.
         checkup: Whether data, labels, loss, initialisation, learning rate and versions are looked over before the first
             step, on copies: a handful of steps' time.
+        health_every_n_steps: Steps between looks at the layers (saturated or dead units, gradients by depth, update
+            ratios, headroom of float16); None: none. They take a thousandth of the time at most and decide nothing.
         ignore: Codes of checkup and health that are not to be told, such as ``["DATA502"]``.
         verbose: Whether incidents and actions are printed.
         strict: Whether an error inside the guard is raised. Otherwise it is reported once and the guard steps aside.
@@ -110,6 +113,7 @@ class NaNGuard(GuardShell, *CALLBACK_BASES):  # type: ignore[misc]
         on_incident: Callable[[Incident], None] | None = None,
         save_batch: str | os.PathLike[str] | None = None,
         checkup: bool = True,
+        health_every_n_steps: int | None = 50,
         ignore: Sequence[str] = (),
         verbose: bool = True,
         strict: bool = False,
@@ -159,6 +163,7 @@ class NaNGuard(GuardShell, *CALLBACK_BASES):  # type: ignore[misc]
         path = Path(self.events_path) if self.events_path is not None and trainer.is_global_zero else None
         self._journal = Journal(path, speaker(trainer, verbose=self.verbose))
         self._published = {}
+        self._health = HealthMonitor(self.health_every_n_steps, self.ignore)
         manners = {"strict": self.strict, "verbose": self.verbose}
         self._desk, self._last_step = Desk(self.diagnoses, self._journal, rank=trainer.global_rank, **manners), None
         if trainer.fast_dev_run:
@@ -185,6 +190,8 @@ class NaNGuard(GuardShell, *CALLBACK_BASES):  # type: ignore[misc]
             self._session.batch_start(batch)
             if self._monitor.step == 0 and trainer.is_global_zero:
                 self._look_over(pl_module, partial(look_over_fit, trainer, pl_module, self._session, self.ignore))
+            if self._health.is_due(self._monitor.step):
+                self._session.layers.begin()
 
     @fails_open
     def on_before_backward(self, trainer: Any, pl_module: Any, loss: Tensor) -> None:
@@ -200,6 +207,8 @@ class NaNGuard(GuardShell, *CALLBACK_BASES):  # type: ignore[misc]
         before = self._monitor.step
         self._session.batch_end()
         if self._monitor.step != before:
+            last = self._session.last
+            self._judge_health(*self._session.layers.end(applied=last is not None and last.applied), last)
             every = self.log_every_n_steps or trainer.log_every_n_steps
             stepped = trainer.fit_loop.epoch_loop._batches_that_stepped + 1
             self._publish(trainer, to_loggers=every > 0 and stepped % every == 0)
@@ -271,6 +280,7 @@ class NaNGuard(GuardShell, *CALLBACK_BASES):  # type: ignore[misc]
             "monitor": self._monitor.state_dict(),
             "journal": self._journal.state_dict(),
             "desk": self._desk.state_dict(),
+            "health": self._health.state_dict(),
         }
         if session is not None:
             state["learning_rate"] = session.learning_rate.state_dict()
@@ -303,7 +313,7 @@ class NaNGuard(GuardShell, *CALLBACK_BASES):  # type: ignore[misc]
             session.snapshots.load_state_dict(snapshots)
         self._monitor.load_state_dict(state["monitor"], snapshots_kept=snapshots is not None)
         self._journal.load_state_dict(state["journal"])
-        for name, owner in (("desk", self._desk), ("history", session.history)):
+        for name, owner in (("desk", self._desk), ("health", self._health), ("history", session.history)):
             if name in state:  # absent from checkpoints of earlier versions
                 owner.load_state_dict(state[name])
         session.window.refresh()  # in the middle of an epoch, no hook of its start will do so
@@ -347,6 +357,7 @@ class NaNGuard(GuardShell, *CALLBACK_BASES):  # type: ignore[misc]
             self._hooks.uninstall()
             self._hooks = None
         if self._session is not None:
+            self._session.layers.end()
             self._session.learning_rate.uninstall()
             # Checkpoints are also written after this: by other callbacks' hooks at the end, and by the user.
             self._final = self.state_dict()

@@ -26,6 +26,7 @@ from nan_callbacks.lightning.window import Window
 from nan_callbacks.torch.gate import drop_gradients, drop_gradients_inside_step, optimizer_parameters
 from nan_callbacks.torch.lab_bench import Fed
 from nan_callbacks.torch.lab_bench import Window as Batches
+from nan_callbacks.torch.layer_watch import LayerWatch
 from nan_callbacks.torch.measure import Measurement, measure, non_finite_tensors, total_norm
 
 
@@ -70,6 +71,7 @@ class GuardSession:
         self._optimizers: list[Optimizer] = list(trainer.optimizers)
         self._step_wise = any(isinstance(optimizer, LBFGS) for optimizer in self._optimizers)
         self._single = trainer.world_size == 1
+        self.layers = LayerWatch(module, self._optimizers)
 
     @property
     def scaler(self) -> Any:
@@ -192,6 +194,7 @@ class GuardSession:
         scaler = self.scaler
         scale = scaler.get_scale() if scaler is not None else None
         fused = scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False)
+        self.layers.before_update()
         measured = measure(
             names,
             gradients,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -36,6 +37,7 @@ class _Seen:
     largest: float | None = None
     saturated: float | None = None
     alive: Tensor | None = None
+    dtype: str = "float32"
 
 
 class ActivationProbe:
@@ -43,10 +45,14 @@ class ActivationProbe:
 
     Args:
         module: The module.
+        most_values: Values looked at per tensor, evenly spaced.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, most_values: int = MOST_VALUES) -> None:
         self._module = module
+        self._most_values = most_values
+        self.seconds = 0.0
+        """What measuring has taken."""
         self._seen: dict[str, _Seen] = {}
         self._stack: list[str] = []
         self._handles: list[Any] = []
@@ -100,11 +106,14 @@ class ActivationProbe:
         tensor = output[0] if isinstance(output, tuple) and output else output
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or not tensor.numel():
             return
+        began = time.perf_counter()
         self._measure(self._seen.setdefault(name, _Seen(name, kind, module)), tensor.detach())
+        self.seconds += time.perf_counter() - began
 
     def _measure(self, seen: _Seen, tensor: Tensor) -> None:
         flat = tensor.flatten()
-        flat = flat[:: max(1, flat.numel() // MOST_VALUES)].float()
+        seen.dtype = str(tensor.dtype).removeprefix("torch.")
+        flat = flat[:: max(1, flat.numel() // self._most_values)].float()
         finite = flat[torch.isfinite(flat)]
         if not finite.numel():
             return
@@ -132,6 +141,7 @@ class ActivationProbe:
             kind=seen.kind,
             activation_std=seen.std,
             activation_max=seen.largest,
+            dtype=seen.dtype,
             saturated_share=seen.saturated,
             dead_share=None if seen.alive is None else float((~seen.alive).float().mean()),
             weight_norm=None if weight is None else float(weight.float().norm()),

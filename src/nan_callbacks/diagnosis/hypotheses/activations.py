@@ -101,10 +101,18 @@ FEW_STEPS = 5
 
 
 def _were_thrown(evidence: Evidence) -> bool:
-    """Whether updates, rather than the start, have made the weights as large as they are."""
+    """Whether updates, rather than the start, have made the weights as large as they are.
+
+    The norm of a layer's weights is their scale times the root of the number of its units: so the norm of all weights
+    at the first step tells on which scale they began.
+    """
     first = evidence.history.param_norms[:1]
-    now = math.hypot(*(layer.weight_norm for layer in evidence.layers if layer.weight_norm is not None))
-    return bool(first) and now > THROWN * first[0]
+    known = [(layer.weight_norm, layer.weight_scale) for layer in evidence.layers if layer.weight_norm]
+    units = math.hypot(*(norm / scale for norm, scale in known if scale))
+    if not first or not units or math.hypot(*(norm for norm, _ in known)) <= THROWN * first[0]:
+        return False
+    low, high = WEIGHT_SCALES
+    return low <= first[0] / units <= high
 
 
 def _is_odd(layer: LayerEvidence) -> bool:

@@ -1,0 +1,128 @@
+"""A look at the layers of a Keras model between two steps: a forward pass of some rows on copies of the state."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from nan_callbacks.core.layer_observation import LayerObservation
+from nan_callbacks.keras.checkup_facts import ends_of
+from nan_callbacks.keras.checkup_probe import Passage, PassageProbe, Passages
+from nan_callbacks.keras.lab_batch import select_rows
+from nan_callbacks.keras.lab_hands import ModelRaised, Unsupported, make_hands
+from nan_callbacks.keras.lab_layers import BOUNDED, RECTIFIERS, activation_of, dead_share, saturated_share, weight_of
+from nan_callbacks.keras.model_parts import leaf_optimizers, optimizers_of
+from nan_callbacks.keras.readings import Reading
+from nan_callbacks.keras.replay_batch import batch_rows
+from nan_callbacks.keras.replay_layers import place_of
+
+MOST_ROWS = 32
+"""Rows that are looked at: enough to tell a dead unit from an idle one."""
+
+
+class LayerWatch:
+    """Looks at the layers of a model when it is asked to.
+
+    Args:
+        model: The model.
+        state: JAX only: what ``fit`` hands around while the model's variables hold nothing.
+    """
+
+    def __init__(self, model: Any, state: Callable[[], Any]) -> None:
+        self._model = model
+        self._hands = make_hands(model, state)
+        self._is_live = state
+        self._probe: PassageProbe | None = None
+        self._outputs = 0
+
+    def look(self, batch: Any, readings: Sequence[Reading]) -> tuple[tuple[LayerObservation, ...], float]:
+        """What the layers do with some rows of a batch, and how many seconds that took.
+
+        Args:
+            batch: The batch of the step that was made last.
+            readings: What was measured of that step.
+        """
+        began = time.perf_counter()
+        try:
+            passages = self._passages(batch)
+        except (Unsupported, ModelRaised):
+            return (), time.perf_counter() - began
+        gradients = _gradients(self._model, readings)
+        moments = {} if self._is_live() is not None else _at_epsilon(self._model)
+        ends = ends_of(passages)
+        layers = tuple(_observed(each, id(each) in ends, gradients, moments) for each in passages.layers)
+        return layers, time.perf_counter() - began
+
+    def _passages(self, batch: Any) -> Passages:
+        rows = batch_rows(batch)
+        few = batch if rows is None or rows <= MOST_ROWS else select_rows(batch, range(MOST_ROWS), rows)
+        inputs = keras.utils.unpack_x_y_sample_weight(few)[0]
+        self._probe = self._probe or PassageProbe(self._model)
+        with self._hands.held_still():
+            arrays = self._hands.outputs(self._probe, self._call, inputs)
+        end = len(arrays) - self._outputs
+        pairs = zip(self._probe.layers, arrays[0:end:2], arrays[1:end:2], strict=True)
+        return Passages(tuple(Passage(*each) for each in pairs), tuple(arrays[end:]))
+
+    def _call(self, inputs: Any) -> None:
+        assert self._probe is not None
+        tensors = keras.tree.map_structure(lambda part: part if part is None else ops.convert_to_tensor(part), inputs)
+        training = {"training": True} if self._model._call_has_training_arg else {}
+        outputs = keras.tree.flatten(self._model(tensors, **training))
+        self._outputs = len(outputs)
+        self._probe.seen.extend(outputs)
+
+
+def _gradients(model: Any, readings: Sequence[Reading]) -> dict[str, float]:
+    """Norm of the gradient of each variable, by path. On torch, gradients stay with their variables."""
+    found = {name: norm for each in readings for name, norm in zip(each.names, each.norms, strict=False)}
+    if not found and keras.backend.backend() == "torch":
+        pairs = [(variable.path, variable.value.grad) for variable in model.trainable_variables]
+        found = {path: float(grad.float().norm()) for path, grad in pairs if grad is not None and not grad.is_sparse}
+    return found
+
+
+def _observed(
+    passage: Passage, is_output: bool, gradients: Mapping[str, float], moments: Mapping[str, float]
+) -> LayerObservation:
+    layer, returned = passage.layer, passage.returned
+    variables = list(getattr(layer, "trainable_variables", []))
+    norms = [gradients[each.path] for each in variables if each.path in gradients]
+    shares = [moments[each.path] for each in variables if each.path in moments]
+    weight = weight_of(layer, variables)
+    kind = activation_of(layer)
+    finite = returned[np.isfinite(returned)]
+    return LayerObservation(
+        name=place_of(layer).path,
+        kind=type(layer).__name__,
+        is_output=is_output,
+        trainable=bool(variables),
+        saturated_share=saturated_share(finite, BOUNDED[kind]) if kind in BOUNDED and finite.size else None,
+        dead_share=dead_share(layer, returned) if kind in RECTIFIERS and returned.ndim > 1 and finite.size else None,
+        largest=float(np.abs(finite).max()) if finite.size else None,
+        dtype=str(getattr(layer, "compute_dtype", None) or "float32"),
+        weight_norm=None if weight is None else float(np.linalg.norm(weight)),
+        grad_norm=float(np.linalg.norm(norms)) if norms else None,
+        at_epsilon=None if isinstance(layer, keras.layers.Embedding) else min(shares, default=None),
+    )
+
+
+def _at_epsilon(model: Any) -> dict[str, float]:
+    """Share of Adam's second moments whose root is below epsilon, by path of the variable."""
+    found = {}
+    for optimizer in optimizers_of(model):
+        for leaf in leaf_optimizers(optimizer):
+            epsilon, moments = getattr(leaf, "epsilon", None), getattr(leaf, "_velocities", None)
+            trained = getattr(leaf, "_trainable_variables", [])
+            if not isinstance(epsilon, float) or not isinstance(moments, list) or len(moments) != len(trained):
+                continue
+            for variable, moment in zip(trained, moments, strict=True):
+                if len(variable.shape) >= 2:
+                    values = np.asarray(ops.convert_to_numpy(moment.value), np.float32)
+                    found[variable.path] = float((np.sqrt(values) < epsilon).mean())
+    return found
