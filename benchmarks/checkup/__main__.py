@@ -22,7 +22,9 @@ from typing import Any
 
 from benchmarks.checkup.set_up import FRAMEWORKS, REGISTRY, SetUp
 
-FILES = ("of_inputs", "of_labels", "of_models")
+FILES = (
+    "of_inputs", "of_labels", "of_models", "held_out_inputs", "held_out_labels", "held_out_losses", "held_out_models",
+)  # fmt: skip
 LEAST_RECALL, MOST_FALSE = 0.95, 0.01
 Record = dict[str, Any]
 
