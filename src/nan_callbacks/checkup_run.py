@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nan_callbacks.checkup.notice import CheckupReport
+from nan_callbacks.diagnosis.catalogue import known_codes
 from nan_callbacks.step_diagnosis import room_of
 
 
@@ -30,5 +31,8 @@ def checkup(model: Any, data: Any, **options: Any) -> CheckupReport:
     Example:
         >>> print(checkup(module, loader).describe())  # doctest: +SKIP
     """
+    if "ignore" in options:
+        options["ignore"] = known_codes(options["ignore"])
+    model = getattr(model, "_orig_mod", model)  # what torch.compile has wrapped
     made: CheckupReport = room_of(model, "checkup").checkup(model, data, **options)
     return made

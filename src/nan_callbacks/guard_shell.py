@@ -16,10 +16,9 @@ from nan_callbacks.core.health import HealthMonitor
 from nan_callbacks.core.journal import Journal
 from nan_callbacks.core.layer_observation import HealthObservation, LayerObservation
 from nan_callbacks.core.observation import StepObservation
-from nan_callbacks.diagnosis.catalogue import catalogue
+from nan_callbacks.diagnosis.catalogue import known_codes
 from nan_callbacks.diagnosis.desk import Desk, DeskSettings
 from nan_callbacks.diagnosis.incident import Incident
-from nan_callbacks.errors import ConfigurationError
 
 
 class GuardShell:
@@ -56,11 +55,7 @@ class GuardShell:
         check_arguments(**own)
         for name, value in own.items():
             setattr(self, name, value)
-        for code in self.ignore:
-            if code.upper() not in catalogue():
-                raise ConfigurationError.of(
-                    "ignore", "codes of the catalogue", code, f"Known: {', '.join(catalogue())}."
-                )
+        known_codes(self.ignore)
         self.checkup_report = CheckupReport()
         """What was found before the first step of the last (or present) fit; empty if nothing was looked at."""
         self._monitor = Monitor(self.config)

@@ -143,7 +143,7 @@ def test_parameters_broken_before_are_looked_into_from_the_last_good_state():
 def test_a_known_issue_is_named_but_never_confirmed():
     evidence = Evidence(seen=seen(), known_issues=("pytorch-1",), history=History(losses=(1.0,) * 50))
     found = diagnose(evidence, ScriptedLab(lambda variation: trial(variation, broken=True)))
-    assert [(verdict.code, verdict.confidence) for verdict in found.verdicts] == [("ENV701", Confidence.POSSIBLE)]
+    assert [(verdict.code, verdict.confidence) for verdict in found.verdicts] == [("ENV701", Confidence.LIKELY)]
 
 
 def test_a_gradient_that_vanishes_is_likely_by_what_was_measured():

@@ -179,7 +179,7 @@ def test_the_default_load_of_weights_only_reads_the_state(tmp_path: Path):
     trainer.save_checkpoint(tmp_path / "saved.ckpt")
 
     state = torch.load(tmp_path / "saved.ckpt", weights_only=True)["callbacks"][KEY]
-    assert set(state) == {"version", "monitor", "journal", "desk", "history", "learning_rate", "snapshots"}
+    assert set(state) == {"version", "monitor", "journal", "desk", "health", "history", "learning_rate", "snapshots"}
 
 
 def plain(value: Any) -> bool:

@@ -16,7 +16,10 @@ MOST_VALUES = 1 << 21
 """Values of one tensor that statistics look at; of larger ones, rows at an even stride."""
 
 TRIMMED = 0.01
-"""Share cut off at each end before means and deviations: a wild row in a hundred must not count as the scale."""
+"""Share of the rows (at least one) left out of means and deviations: a wild row must not count as the scale."""
+
+FEWEST_ROWS = 16
+"""Rows from which one can be left out."""
 
 
 @dataclass(frozen=True)
@@ -43,25 +46,36 @@ def by_channel(values: Array, axis: int) -> Numbers:
         values = values[:: -(-values.size // MOST_VALUES)]
     if values.ndim < 2:
         return np.asarray(values, np.float64).reshape(len(values) if values.ndim else 1, 1, 1)
+    if not values.size:
+        return np.empty((0, 1, 1))
     moved = np.moveaxis(values, axis, -1).astype(np.float64)
     return moved.reshape(len(moved), -1, moved.shape[-1])
 
 
 def channels_of(values: Array, axis: int) -> list[Channel]:
-    """The channels without the ends of their distributions; NaN and Inf are left out."""
+    """The channels without their wildest rows; NaN and Inf are left out."""
     cube = by_channel(values, axis)
-    return [_channel(cube[..., index].ravel()) for index in range(cube.shape[-1])]
+    return [_channel(cube[..., index]) for index in range(cube.shape[-1])] if len(cube) else []
 
 
-def _channel(column: Numbers) -> Channel:
-    column = column[np.isfinite(column)]
-    if not column.size:
+def _channel(rows: Numbers) -> Channel:
+    kept = _ordinary(rows)
+    kept = kept[np.isfinite(kept)]
+    if not kept.size:
         return Channel(0.0, 0.0)
-    low, high = np.quantile(column, [TRIMMED, 1 - TRIMMED], method="nearest")
-    kept = column[(column >= low) & (column <= high)]
     largest = max(float(np.abs(kept).max()), 1e-300)
     scaled = kept / largest  # so that squares stay finite
     return Channel(float(scaled.mean()) * largest, float(scaled.std()) * largest)
+
+
+def _ordinary(rows: Numbers) -> Numbers:
+    """Without the rows that reach farthest from the median."""
+    finite = rows[np.isfinite(rows)]
+    if len(rows) < FEWEST_ROWS or not finite.size:
+        return rows
+    far = np.abs(np.where(np.isfinite(rows), rows, np.nan) - np.median(finite))
+    farthest = np.nanmax(np.where(np.isnan(far), 0.0, far), axis=1)
+    return rows[np.argsort(farthest, kind="stable")[: len(rows) - max(1, int(TRIMMED * len(rows)))]]
 
 
 def is_whole(values: Array) -> bool:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nan_callbacks.checkup.advice import WARNING, notice, rows_in_words, share
 from nan_callbacks.checkup.facts import CheckupFacts, LossFacts
-from nan_callbacks.checkup.labels import CLASSIFYING
+from nan_callbacks.checkup.labels import CLASSIFYING, REGRESSING
 from nan_callbacks.checkup.notice import Notice
 
 BEYOND_CHANCE = 20.0
@@ -30,29 +31,30 @@ def contradictions(facts: CheckupFacts) -> Iterator[Notice]:
     """A notice if copies of samples have different labels."""
     for loss in facts.losses:
         targets = loss.all_targets
-        if targets is None or loss.kind not in CLASSIFYING or not targets.size:
+        if targets is None or loss.kind not in CLASSIFYING | REGRESSING or targets.size == 0 or not targets.ndim:
             continue
         arrays = [each.values for each in facts.inputs if each.use in ("numbers", "indices")]
         arrays = [array for array in arrays if len(array) == len(targets)]
         if not arrays or not all(array.dtype.kind in "fiub" for array in arrays):
             continue
-        rows = np.concatenate([array.reshape(len(array), -1).astype(np.float64) for array in arrays], axis=1)
-        yield from _among_copies(rows, _labels(targets), loss)
+        yield from _among_copies([array.reshape(len(array), -1) for array in arrays], _labels(targets), loss)
 
 
-def _labels(targets: NDArray[np.generic]) -> NDArray[np.generic]:
+def _labels(targets: NDArray[Any]) -> NDArray[Any]:
     return targets.reshape(len(targets), -1)
 
 
-def _among_copies(rows: NDArray[np.float64], labels: NDArray[np.generic], loss: LossFacts) -> Iterator[Notice]:
+def _among_copies(parts: list[NDArray[Any]], labels: NDArray[Any], loss: LossFacts) -> Iterator[Notice]:
     groups: dict[bytes, list[int]] = defaultdict(list)
-    for index, row in enumerate(np.ascontiguousarray(rows + 0.0)):
-        groups[row.tobytes()].append(index)
+    for index in range(len(labels)):
+        groups[b"".join((part[index] + 0).tobytes() for part in parts)].append(index)  # + 0: -0.0 is 0.0
     copies = [members for members in groups.values() if len(members) > 1]
     pairs = sum(len(members) * (len(members) - 1) / 2 for members in copies)
-    if pairs < BEYOND_CHANCE * (0.5 * len(rows) ** 2 * 2.0 ** -_bits(rows)):
+    if not pairs or pairs < BEYOND_CHANCE * (0.5 * len(labels) ** 2 * 2.0 ** -_bits(parts)):
         return
-    torn = [members for members in copies if any((labels[each] != labels[members[0]]).any() for each in members)]
+    # Classes differ or do not; numbers contradict each other if they lie as far apart as any two of them.
+    apart = 0.0 if loss.kind in CLASSIFYING else float(np.std(labels.astype(np.float64)))
+    torn = [members for members in copies if _differ(labels[members], apart)]
     if len(torn) < FEWEST_GROUPS or len(torn) < LEAST_SHARE * len(copies):
         return
     shown = "; ".join(
@@ -66,14 +68,19 @@ def _among_copies(rows: NDArray[np.float64], labels: NDArray[np.generic], loss: 
     )  # fmt: skip
 
 
-def _shown(label: NDArray[np.generic]) -> str:
+def _shown(label: NDArray[Any]) -> str:
     return f"{float(label[0]):g}" if len(label) == 1 else str(int(np.asarray(label, np.float64).argmax()))
 
 
-def _bits(rows: NDArray[np.float64]) -> float:
+def _differ(labels: NDArray[Any], apart: float) -> bool:
+    numbers = labels.astype(np.float64)
+    return bool((np.ptp(numbers, axis=0) > apart).any())
+
+
+def _bits(parts: list[NDArray[Any]]) -> float:
     """Collision entropy of independent columns: 2 to the power of minus this is how often two rows agree by chance."""
     total = 0.0
-    for column in rows.T:
+    for column in (column for part in parts for column in part.T):
         counts = np.unique(column, return_counts=True)[1] / len(column)
         total -= math.log2(float((counts**2).sum()))
     return total

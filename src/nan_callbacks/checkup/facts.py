@@ -32,6 +32,8 @@ class InputFacts:
     received: Array | None = None
     """What that layer receives for it, over one batch: after rescaling or normalisation inside the model. None if not
     seen."""
+    normalised_after: bool = False
+    """Whether what that layer returns is normalised at once, so that the scale of all inputs does not matter."""
     channel_axis: int = -1
     """Axis of `values` along which features or channels lie."""
     table_rows: int | None = None

@@ -43,9 +43,9 @@ CODES = {
 
 def examine_hazards(hazards: tuple[Hazard, ...]) -> Iterator[Notice]:
     """One notice per operation and place: information, or a warning where it is bound to come."""
-    told: set[tuple[str, str, int]] = set()
+    told: set[tuple[str, str, str, int]] = set()
     for hazard in hazards:
-        place = (hazard.kind, hazard.module, hazard.source.line if hazard.source is not None else 0)
+        place = (hazard.kind, hazard.operation, hazard.module, hazard.source.line if hazard.source is not None else 0)
         if place in told:
             continue
         told.add(place)

@@ -63,6 +63,8 @@ def _event(notice: Notice) -> Event:
         "schema": SCHEMA,
         "time": time.time(),
         "rank": 0,
+        "step": 0,
+        "epoch": 0,
         **notice.to_dict(),
         "message": f"before the first step · {notice.describe()}",
     }
@@ -80,6 +82,8 @@ def _remarks(report: CheckupReport) -> list[Event]:
             "schema": SCHEMA,
             "time": time.time(),
             "rank": 0,
+            "step": 0,
+            "epoch": 0,
             "codes": list(counts),
             "message": f"before the first step · weak points ({listed}): print(guard.checkup_report.describe())",
         }

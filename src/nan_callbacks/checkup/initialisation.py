@@ -75,12 +75,11 @@ def _signal(layers: Sequence[LayerFacts], hidden: Sequence[LayerFacts]) -> Itera
         if each >= STEEP and SHRINKAGE <= end / start <= GROWTH:  # bounded activations hide what the weights do
             told = f"The weights multiply the signal by {each:.2g} a layer"
         scales = [layer.weight_scale for layer in part if layer.weight_scale is not None]
-        usual = f" Its weights times sqrt(fan-in) have a scale of {min(scales):.2g} to {max(scales):.2g}; "
-        usual += "1 (LeCun, Glorot) to 1.4 (He) keeps a signal's size."
-        yield notice(
-            "ACT304", "signal", WARNING, _names(part),
-            f"{told} within {len(part)} layer{plural}.{usual if scales else ''}",
-        )  # fmt: skip
+        usual = ""
+        if scales:
+            usual = f" Its weights times sqrt(fan-in) have a scale of {min(scales):.2g} to {max(scales):.2g}; "
+            usual += "1 (LeCun, Glorot) to 1.4 (He) keeps a signal's size."
+        yield notice("ACT304", "signal", WARNING, _names(part), f"{told} within {len(part)} layer{plural}.{usual}")
         return
 
 
@@ -88,7 +87,7 @@ def _growth_per_layer(layers: Sequence[LayerFacts], part: Sequence[LayerFacts]) 
     """Geometric mean of the layers' factors; of one that ends in its own saturated activation the weights' scale."""
     factors = []
     for layer in part:
-        if (layer.saturated_share or 0.0) > SATURATED and layer.weight_scale is not None:
+        if (layer.saturated_share or 0.0) > SATURATED and layer.weight_scale:
             factors.append(layer.weight_scale)
         elif layer.in_std and layer.out_std:
             factors.append(layer.out_std / layer.in_std)

@@ -24,6 +24,9 @@ SMALL = 1e-3
 SPREAD = 1e3
 """Largest over smallest standard deviation of the columns of a table from which they differ in scale."""
 
+ALIKE = 100.0
+"""Largest over median channel up to which a normalisation behind the first layer makes up for the scale."""
+
 BYTE = 255.0
 
 FEWEST_ROWS = 32
@@ -41,7 +44,7 @@ def examine_inputs(inputs: tuple[InputFacts, ...], rows_read: int) -> Iterator[N
         rows_read: Rows that their values come from.
     """
     for facts in inputs:
-        if not facts.values.size or facts.values.dtype.kind not in "fiub":
+        if not facts.values.size or not facts.values.ndim or facts.values.dtype.kind not in "fiub":
             continue
         yield from _non_finite(facts)
         if facts.use == "indices":
@@ -77,14 +80,16 @@ def _out_of_table(facts: InputFacts) -> Iterator[Notice]:
     rows, values = facts.table_rows, facts.values
     if rows is None or not is_whole(values):
         return
-    beyond = (values < 0) | (values >= rows)
+    finite = np.isfinite(values)
+    beyond = ((values < 0) | (values >= rows)) & finite
     if not beyond.any():
         return
+    known = values[finite]
     where = np.flatnonzero(beyond.reshape(len(values), -1).any(1))
     yield notice(
         "DATA511", "index", ERROR, facts.name,
-        f"{int(beyond.sum())} indices lie outside of 0 to {rows - 1} (they reach from {int(values.min())} to "
-        f"{int(values.max())}), in {rows_in_words(where)}; {facts.first_layer or 'the table'} has {rows} rows.",
+        f"{int(beyond.sum())} indices lie outside of 0 to {rows - 1} (they reach from {int(known.min())} to "
+        f"{int(known.max())}), in {rows_in_words(where)}; {facts.first_layer or 'the table'} has {rows} rows.",
     )  # fmt: skip
 
 
@@ -102,7 +107,9 @@ def _unscaled(facts: InputFacts) -> Iterator[Notice]:
             told += f" in channel {int(sizes.argmax())}; the median channel has a root mean square of "
             told += f"{np.median(sizes):.3g}"
         kind, extra = ("image_range", "They look like 8-bit values.") if _is_bytes(seen) else ("scale", "")
-        yield notice("DATA502", kind, WARNING, facts.name, *filter(None, (f"{told}.", extra)))
+        alike = largest < ALIKE * max(float(np.median(sizes)), 1e-300)
+        severity = INFO if facts.normalised_after and alike else WARNING  # a scale of all that is divided out again
+        yield notice("DATA502", kind, severity, facts.name, *filter(None, (f"{told}.", extra)))
         return
     if 0 < largest < SMALL:
         yield notice(
@@ -111,7 +118,13 @@ def _unscaled(facts: InputFacts) -> Iterator[Notice]:
         return
     spread = np.array([channel.std for channel in channels])
     usual = spread[spread > 0]
-    if seen.ndim == 2 and seen.dtype.kind == "f" and len(usual) > 1 and usual.max() > SPREAD * usual.min():
+    if (
+        seen.ndim == 2
+        and len(seen) >= FEWEST_ROWS
+        and seen.dtype.kind == "f"
+        and len(usual) > 1
+        and usual.max() > SPREAD * usual.min()
+    ):
         yield notice(
             "DATA502", "feature_scales", WARNING, facts.name,
             f"The standard deviations of its columns reach from {usual.min():.3g} to {usual.max():.3g}.",
@@ -133,8 +146,6 @@ def _constant(facts: InputFacts, rows_read: int) -> Iterator[Notice]:
             f"All values of all {len(values)} rows that were read are {float(values.flat[0]):g}.",
         )  # fmt: skip
         return
-    if values.ndim > 3:
-        return
     cube = by_channel(values, facts.channel_axis)
     first = cube[:1, :1, :]
     same = np.all(cube == first, axis=(0, 1))
@@ -146,7 +157,9 @@ def _constant(facts: InputFacts, rows_read: int) -> Iterator[Notice]:
     told = np.flatnonzero(same & ~zero) if sparse else np.flatnonzero(same)
     if not len(told):
         return
-    usual = bool(zero[told].all()) and cube.shape[-1] >= MANY_COLUMNS
+    # Pixels at the rim: one and the same value in many columns, zero or (standardised as a whole) the smallest of all.
+    rim = bool((first[0, 0, told] == first[0, 0, told[0]]).all()) and first[0, 0, told[0]] in (0, np.nanmin(cube))
+    usual = rim and cube.shape[-1] >= MANY_COLUMNS
     shown = ", ".join(f"{index} (always {first[0, 0, index]:g})" for index in told[:5])
     yield notice(
         "DATA506", "feature", INFO if usual else WARNING, facts.name,

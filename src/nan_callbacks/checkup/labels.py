@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from nan_callbacks.checkup.advice import ERROR, WARNING, notice, rows_in_words, 
 from nan_callbacks.checkup.columns import channels_of, is_whole
 from nan_callbacks.checkup.facts import Array, InputFacts, LossFacts
 from nan_callbacks.checkup.notice import Notice
+from nan_callbacks.checkup.outliers import outlying
 from nan_callbacks.checkup.wrapped import has_wrapped
 
 CLASSIFYING = frozenset({"cross_entropy", "soft_cross_entropy", "binary_cross_entropy"})
@@ -35,7 +37,7 @@ FEWEST_ROWS = 32
 
 def examine_labels(losses: tuple[LossFacts, ...]) -> Iterator[Notice]:
     """Every notice about targets."""
-    for loss in losses:
+    for loss in map(_with_rows, losses):
         targets = _all(loss)
         if not targets.size or targets.dtype.kind not in "fiub":
             continue
@@ -51,7 +53,19 @@ def examine_labels(losses: tuple[LossFacts, ...]) -> Iterator[Notice]:
         if not form:
             yield from _range(loss, targets)
             yield from _scale(loss, targets)
-            yield from _single_class(loss, targets)
+            yield from _single_class(loss)
+            yield from _far_off(loss, targets)
+
+
+def _with_rows(loss: LossFacts) -> LossFacts:
+    """A loss of one sample without an axis of rows as one of a single row."""
+    every = loss.all_targets
+    return replace(
+        loss,
+        predictions=np.atleast_1d(loss.predictions),
+        targets=np.atleast_1d(loss.targets),
+        all_targets=None if every is None else np.atleast_1d(every),
+    )
 
 
 def _all(loss: LossFacts) -> Array:
@@ -79,11 +93,11 @@ def _form(loss: LossFacts, targets: Array) -> Iterator[Notice]:
             )  # fmt: skip
         return
     if loss.kind == "soft_cross_entropy":
-        if classes > 1 and is_whole(targets) and (given[-1:] == (1,) or len(given) < len(predicted)):
+        if classes > 1 and (given[-1:] == (1,) or len(given) < len(predicted)):
             yield notice(
                 "DATA508", "indices", ERROR, place,
-                f"The loss expects one number per class, as the outputs {predicted} have it; targets are indices "
-                f"{given}.",
+                f"The loss expects one number per class, as the outputs {predicted} have it; targets are "
+                f"{'indices' if is_whole(targets) else 'single numbers'} {given}.",
                 source=source,
             )  # fmt: skip
         return
@@ -133,7 +147,7 @@ def _range(loss: LossFacts, targets: Array) -> Iterator[Notice]:
             told = f"The loss expects probabilities from 0 to 1; targets reach from {low:.4g} to {high:.4g}."
             told += " Labels of ±1 belong to a hinge loss." if set(np.unique(finite).tolist()) == {-1, 1} else ""
         elif loss.kind == "soft_cross_entropy" and loss.class_axis is not None:
-            sums = loss.targets.sum(axis=loss.class_axis)
+            sums = loss.targets.sum(axis=min(loss.class_axis, loss.targets.ndim - 1))
             if np.abs(sums - 1).max() > 0.01:
                 told = (
                     f"Probabilities of all classes should add up to 1; the targets of a row add up to {sums.min():.3g}"
@@ -155,6 +169,8 @@ def _scale(loss: LossFacts, targets: Array) -> Iterator[Notice]:
     if loss.kind not in ("squared_error", "absolute_error", "difference") or targets.dtype.kind == "b":
         return
     columns = channels_of(targets, -1)
+    if not columns:
+        return
     worst = max(columns, key=lambda column: column.rms)
     outputs = max((column.rms for column in channels_of(loss.predictions, -1)), default=0.0)
     if worst.rms > FAR and worst.rms > 10 * outputs:
@@ -174,8 +190,16 @@ def _scale(loss: LossFacts, targets: Array) -> Iterator[Notice]:
         )  # fmt: skip
 
 
-def _single_class(loss: LossFacts, targets: Array) -> Iterator[Notice]:
-    if loss.kind not in CLASSIFYING or len(targets) < FEWEST_ROWS:
+def _far_off(loss: LossFacts, targets: Array) -> Iterator[Notice]:
+    if loss.kind not in REGRESSING or targets.dtype.kind != "f":
+        return
+    for found in outlying(InputFacts(name=_place(loss), values=targets)):
+        yield replace(found, code="DATA504", source=loss.source)
+
+
+def _single_class(loss: LossFacts) -> Iterator[Notice]:
+    targets = loss.all_targets  # what a step makes itself, as adversaries do, is meant to be constant
+    if targets is None or loss.kind not in CLASSIFYING or len(targets) < FEWEST_ROWS or not np.isfinite(targets).all():
         return
     several = targets.ndim > 1 and targets.shape[-1] > 1
     if several and loss.kind == "binary_cross_entropy":

@@ -19,7 +19,7 @@ STILL = 1e-5
 """Relative change over the trial below which a rate moves nothing: a hundred times the rounding of float32."""
 
 LOWER = (0.1, 0.01, 1e-3)
-HIGHER = (1e3, 1e5, 1e7)
+HIGHER = (1e3, 1e5, 1e7, 1e8)
 """Factors that are tried on a rate that fails, in order, until one works."""
 
 LEARNT = 1e-3

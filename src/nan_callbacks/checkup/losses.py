@@ -57,7 +57,14 @@ def _twice(loss: LossFacts) -> Iterator[Notice]:
 
 def _adds_up(seen: np.ndarray, axis: int | None) -> bool:
     """Whether outputs of several classes are a distribution in every row, to the precision of their dtype."""
-    if axis is None or seen.ndim < 2 or seen.shape[axis] < 2 or not np.isfinite(seen).all() or seen.min() < 0:
+    if (
+        axis is None
+        or not seen.size
+        or seen.ndim < 2
+        or seen.shape[axis] < 2
+        or not np.isfinite(seen).all()
+        or seen.min() < 0
+    ):
         return False
     rounding = 1e-2 if seen.dtype.itemsize < 4 else 1e-4
     return bool(np.abs(seen.astype(np.float64).sum(axis=axis) - 1).max() <= rounding)

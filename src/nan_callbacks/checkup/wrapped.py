@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from nan_callbacks.checkup.advice import ERROR, notice
-from nan_callbacks.checkup.facts import InputFacts
+from nan_callbacks.checkup.facts import Array, InputFacts
 from nan_callbacks.checkup.notice import Notice
 
 EMPTY = 0.2
@@ -22,6 +22,10 @@ NEAR = 0.3
 
 LARGER = 1.2
 """How much larger the arc inside must be than that at the ends."""
+
+
+CLIPPED = 0.5
+"""Share of a side's values that are its very end, from which the side was clipped there: an overexposed picture."""
 
 
 def has_wrapped(facts: InputFacts) -> Iterator[Notice]:
@@ -39,6 +43,10 @@ def has_wrapped(facts: InputFacts) -> Iterator[Notice]:
     inside, ends = float(arcs[at]), circle - float(seen[-1] - seen[0])
     # A single value at an end is a mark, such as 255 for "none".
     sides = min(at + 1, len(seen) - at - 1)
+    if _is_clipped(values, float(seen[0]), float(seen[at])) or _is_clipped(
+        values, float(seen[at + 1]), float(seen[-1])
+    ):
+        return
     if sides < 2 or inside < EMPTY * circle or ends > NEAR * circle or inside < LARGER * ends:
         return
     yield notice(
@@ -46,3 +54,9 @@ def has_wrapped(facts: InputFacts) -> Iterator[Notice]:
         f"Values of {values.dtype} lie at both ends of its range ({int(seen[0])} to {int(seen[at])}, and "
         f"{int(seen[at + 1])} to {int(seen[-1])}), with nothing in between.",
     )  # fmt: skip
+
+
+def _is_clipped(values: Array, low: float, high: float) -> bool:
+    side = values[(values >= low) & (values <= high)]
+    info = np.iinfo(values.dtype)
+    return bool(((side == info.min) | (side == info.max)).mean() > CLIPPED)

@@ -122,7 +122,7 @@ def examine(
         losses=losses_of(model, batch, passages, rows),
         layers=layers_of(passages, lab.gradients if can_run else {}),
         rate=parts.tried("the learning rate", lambda: _rate(lab)) if can_run and not resumed else None,
-        hazards=parts.tried("hazards", lambda: hazards_of(lab, SCAN_SECONDS)) or () if scan else (),
+        hazards=parts.tried("hazards", lambda: hazards_of(lab, SCAN_SECONDS)) or () if scan and can_run else (),
         environment=Environment(
             versions=installed_versions(),
             devices=_devices(),

@@ -44,6 +44,7 @@ def inputs_of(model: Any, batch: Any, passages: Passages, all_rows: Mapping[str,
     known = [(name, array) for name, array in parts if array is not None]
     sources = {key_of(array): name for name, array in known}
     reached: dict[str, Passage] = {}
+    normalised = {key_of(each.received) for each in passages.layers if isinstance(each.layer, NORMALISING)}
     for passage in passages.layers:
         name = sources.get(key_of(passage.received))
         if name is None:
@@ -58,7 +59,7 @@ def inputs_of(model: Any, batch: Any, passages: Passages, all_rows: Mapping[str,
             reached[known[0][0]] = first
     tables = _tables_of(model)
     return tuple(
-        _input(name, all_rows.get(name, array), reached.get(name), tables.get(index))
+        _input(name, all_rows.get(name, array), reached.get(name), tables.get(index), normalised)
         for index, (name, array) in enumerate(known)
     )
 
@@ -66,11 +67,12 @@ def inputs_of(model: Any, batch: Any, passages: Passages, all_rows: Mapping[str,
 def _tables_of(model: Any) -> dict[int, Any]:
     """Embeddings that look the rows of an input up, by its index: an index out of range may end the forward pass."""
     found: dict[int, Any] = {}
-    for layer in getattr(model, "operations", None) or []:
+    functional = getattr(model, "_functional", None) or model
+    for layer in getattr(functional, "operations", None) or []:
         if not isinstance(layer, keras.layers.Embedding):
             continue
         for node in layer._inbound_nodes:
-            for index, tensor in enumerate(keras.tree.flatten(model.inputs)):
+            for index, tensor in enumerate(keras.tree.flatten(functional.inputs)):
                 if any(tensor is each for each in node.input_tensors):
                     found.setdefault(index, layer)
     return found
@@ -89,7 +91,7 @@ def _multiplies(layer: Any) -> bool:
     )
 
 
-def _input(name: str, values: np.ndarray, passage: Passage | None, table: Any) -> InputFacts:
+def _input(name: str, values: np.ndarray, passage: Passage | None, table: Any, normalised: set[Any]) -> InputFacts:
     layer = table if passage is None else passage.layer
     if layer is None:
         return InputFacts(name=name, values=values, use="mask" if values.dtype.kind == "b" else "unknown")
@@ -104,6 +106,7 @@ def _input(name: str, values: np.ndarray, passage: Passage | None, table: Any) -
         use="numbers",
         first_layer=path,
         received=passage.received,
+        normalised_after=key_of(passage.returned) in normalised,
         channel_axis=1 if first else -1,
     )
 

@@ -80,12 +80,16 @@ def checkup(
     Returns:
         The notices, the gravest first.
     """
-    if hasattr(data, "train_dataloader"):
-        data.prepare_data()
-        data.setup("fit")
-        data = data.train_dataloader()
-    batches = read(data)
-    optimizers = optimizers_of(module, optimizer)
+    streams = RngState()
+    try:
+        if hasattr(data, "train_dataloader"):
+            data.prepare_data()
+            data.setup("fit")
+            data = data.train_dataloader()
+        batches = read(data)
+        optimizers = optimizers_of(module, optimizer)
+    finally:
+        streams.restore()
     step = TrainingStep(module, optimizers)
     bench = Bench(
         module=module,

@@ -62,8 +62,8 @@ class GuardSession:
         self.snapshots = Snapshots(trainer, module, self.learning_rate, self.window.metrics)
         self.desk = desk
         self.history = HistoryRecorder()
-        explains = desk is not None and desk.settings.diagnose != "never"
-        self.recent = RecentBatches(on_device=module.device.type != "cpu", most=MOST_BATCHES if explains else 1)
+        kept = MOST_BATCHES if desk is not None and desk.settings.diagnose != "never" else 1
+        self.recent = RecentBatches(on_device=module.device.type != "cpu", most=kept)
         self._found: list[tuple[StepObservation, tuple[Finding, ...], Event]] = []
         self._global_step: int | None = None
         self._named: dict[int, tuple[list[Tensor], list[str]]] = {}
@@ -203,13 +203,12 @@ class GuardSession:
             inverse_scale=1.0 / scale if fused and scale else 1.0,
         )
         measured = self._agree(measured)
-        optimizers = self._optimizers
         return StepObservation(
             step=self.monitor.step + len(self._attempts),
             epoch=self.trainer.current_epoch,
             batch_index=self.trainer.fit_loop.epoch_loop.batch_idx,
-            stream=next((i for i, each in enumerate(optimizers) if each is optimizer), 0),
-            competing=len(optimizers) > 1,
+            stream=next((i for i, each in enumerate(self._optimizers) if each is optimizer), 0),
+            competing=len(self._optimizers) > 1,
             loss=measured.loss,
             grad_norm=measured.grad_norm,
             statistics_jump=measured.statistics_jump,

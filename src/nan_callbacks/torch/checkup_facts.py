@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from nan_callbacks.checkup.hazards import judge_operand
 from nan_callbacks.core.tensor_summary import TensorSummary
 from nan_callbacks.diagnosis.operations import neutral_name
 from nan_callbacks.torch.call_kinds import (
+    NORMALISING,
     TABLES,
     WEIGHTED,
     as_array,
@@ -31,6 +32,9 @@ from nan_callbacks.torch.replay.call_sites import source_line
 
 COMPARING = frozenset({*KINDS, "sub", "rsub", "eq", "gather", "cosine_similarity", "log_prob", "dist", "cdist"})
 """Calls that take what layers have returned together with what they should have returned."""
+
+JOINING = frozenset({"cat", "stack", "add", "concat", "concatenate", "hstack"})
+"""Calls whose results hold an input beside what layers have returned."""
 
 POSITIVE = frozenset({"exp", "softmax", "softplus", "sigmoid"})
 """Operations whose sums stay away from zero."""
@@ -104,6 +108,10 @@ def _inputs(look: FirstLook, rows: Mapping[int, Any]) -> list[InputFacts]:
     masks: set[int] = set()
     compared: set[int] = set()
     computed: set[int] = set()
+    mixed: set[int] = set()
+    unsure: set[int] = set()
+    """Inputs that their first layer receives together with others: what it receives says nothing about one of them."""
+    behind = _normalised(look.recorder)
     tainted: dict[int, frozenset[int]] = {key: frozenset([key]) for key in named}
     for call in look.recorder.calls:
         sources = [(tensor, tainted[id(tensor)]) for tensor in call.tensors if id(tensor) in tainted]
@@ -117,6 +125,8 @@ def _inputs(look: FirstLook, rows: Mapping[int, Any]) -> list[InputFacts]:
             operand = operand_of(call)
             if operand is not None:
                 for key in tainted.get(id(operand), ()):
+                    if key not in reached and id(operand) in mixed:
+                        unsure.add(key)
                     reached.setdefault(key, call)
             continue
         given_as_mask = [value for key, value in call.kwargs.items() if "mask" in key]
@@ -126,10 +136,36 @@ def _inputs(look: FirstLook, rows: Mapping[int, Any]) -> list[InputFacts]:
             elif call.name in COMPARING and any(id(other) in computed for other in call.tensors):
                 compared.update(keys)
         result = call.result
-        if result is not None and call.name not in WEIGHTED:
-            tainted[id(result)] = frozenset().union(*(keys for _, keys in sources))
+        if result is None or call.name in WEIGHTED:
+            continue
+        others = [tensor for tensor in call.tensors if id(tensor) in computed]
+        if others and call.name not in JOINING:
+            # It scales or gates what layers have returned; what comes of that is theirs.
+            masks.update(key for _, keys in sources for key in keys if call.name in ("mul", "where", "masked_fill"))
+            continue
+        joined = frozenset().union(*(keys for _, keys in sources))
+        tainted[id(result)] = joined
+        if others or len(joined) > 1 or any(id(tensor) in mixed for tensor, _ in sources):
+            mixed.add(id(result))
     uses = {key: "mask" if key in masks else "target" if key in compared else "" for key in named}
-    return [_input(name, rows[key], reached.get(key), uses[key]) for key, name in named.items()]
+    facts = {key: _input(name, rows[key], reached.get(key), uses[key]) for key, name in named.items()}
+    return [
+        replace(
+            each, received=None if key in unsure else each.received, normalised_after=id(reached.get(key)) in behind
+        )
+        for key, each in facts.items()
+    ]
+
+
+def _normalised(recorder: Recorder) -> set[int]:
+    """Calls whose result goes into a normalisation at once."""
+    found = set()
+    for call in recorder.calls:
+        if call.name in NORMALISING:
+            operand = next(iter(call.tensors), None)
+            maker = None if operand is None else made_by(recorder, operand)
+            found.add(id(maker))
+    return found
 
 
 def _input(name: str, values: Any, reached: Call | None, use: str) -> InputFacts:

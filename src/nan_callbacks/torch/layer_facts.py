@@ -15,8 +15,11 @@ from nan_callbacks.torch.call_kinds import NORMALISING, TABLES, ancestors, weigh
 from nan_callbacks.torch.loss_calls import loss_calls, sides_of
 from nan_callbacks.torch.recorder import Call, Recorder
 
-ALIKE = 1e-5
-"""Relative difference of gradients that rounding may leave between units which are treated alike."""
+ALIKE = 0.95
+"""Cosine between the gradient of a unit and that of the mean unit from which they learn the same."""
+
+MOST = 0.9
+"""Share of such units."""
 
 
 @torch.no_grad()
@@ -116,8 +119,13 @@ def _rms(tensor: Tensor) -> float:
 def _all_alike(gradient: Tensor) -> bool:
     if gradient.layout is not torch.strided or len(gradient) < 2:
         return False
-    units = gradient.reshape(len(gradient), -1)
-    return bool((units - units[:1]).abs().max() <= ALIKE * units.abs().max())
+    units = gradient.reshape(len(gradient), -1).double()
+    norms, mean = units.norm(dim=1), units.mean(0)
+    if not norms.max() or not mean.norm():
+        return not bool(norms.max())
+    # Biases drawn at random leave equal weights a little apart: in size, hardly in direction.
+    likeness = (units @ mean) / (norms.clamp_min(1e-300) * mean.norm())
+    return bool(((likeness >= ALIKE) | (norms == 0)).double().mean() >= MOST)
 
 
 @torch.no_grad()

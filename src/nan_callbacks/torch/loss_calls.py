@@ -27,9 +27,13 @@ KINDS: dict[str, tuple[str, bool | None, bool]] = {
     "kl_div": ("kl_divergence", False, True),
     "gaussian_nll_loss": ("squared_error", None, False),
     "sub": ("difference", None, False),
+    "mul": ("soft_cross_entropy", False, True),
 }
 """Function, neutral kind, whether it takes logits, whether it takes logarithms. A difference counts if one side is a
-part of the batch and the other was computed by layers: a loss written out by hand."""
+part of the batch and the other was computed by layers: a loss written out by hand; a product, if what was computed is
+a logarithm."""
+
+BY_HAND = frozenset({"sub", "mul"})
 
 DEFAULT_IGNORED = -100
 
@@ -50,14 +54,17 @@ def loss_calls(recorder: Recorder) -> Iterator[Call]:
         predicted, target = sides_of(recorder, call)
         if call.name not in KINDS or not isinstance(predicted, Tensor) or not isinstance(target, Tensor):
             continue
-        if call.name != "sub" or _is_loss_by_hand(recorder, predicted, target):
-            yield call
+        if call.name in BY_HAND and not _is_loss_by_hand(recorder, predicted, target):
+            continue
+        if call.name == "mul" and activation_of(made_by(recorder, predicted)) not in ("log", "log_softmax"):
+            continue
+        yield call
 
 
 def sides_of(recorder: Recorder, call: Call) -> tuple[Any, Any]:
     """What was predicted, and what it is compared with: a difference may have them either way."""
-    first, second = call.argument(0, "input"), call.argument(1, "other" if call.name == "sub" else "target")
-    if call.name == "sub" and isinstance(first, Tensor) and root_of(recorder, first) is not None:
+    first, second = call.argument(0, "input"), call.argument(1, "other" if call.name in BY_HAND else "target")
+    if call.name in BY_HAND and isinstance(first, Tensor) and root_of(recorder, first) is not None:
         return second, first
     return first, second
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
+from nan_callbacks.errors import ConfigurationError
+
 FAMILIES = ("nan", "grad", "act", "loss", "data", "opt", "env")
 """Files of the catalogue: the letters of the codes in them."""
 
@@ -69,6 +71,21 @@ def entry(code: str) -> Entry:
         return catalogue()[code.upper()]
     except KeyError:
         raise KeyError(f"expected one of {', '.join(catalogue())}; received {code!r}.") from None
+
+
+def known_codes(codes: Any) -> frozenset[str]:
+    """Codes in their usual form.
+
+    Raises:
+        ConfigurationError: If one is not in the catalogue.
+    """
+    given = [codes] if isinstance(codes, str) else list(codes)
+    for code in given:
+        if not isinstance(code, str) or code.upper() not in catalogue():
+            raise ConfigurationError.of(
+                "ignore", "a list of codes of the catalogue", code, f"Known: {', '.join(catalogue())}."
+            )
+    return frozenset(code.upper() for code in given)
 
 
 def _entry(code: str, fields: dict[str, Any]) -> Entry:

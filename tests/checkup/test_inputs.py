@@ -1,0 +1,266 @@
+"""Inputs: non-finite, unscaled, constant, outside of their table."""
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from nan_callbacks.checkup.rules import judge
+from tests.checkup.facts import healthy, indices, normal, numbers, of_input, said
+
+SHAPES = ((16,), (16, 1), (32, 7), (64, 100), (16, 3, 5), (16, 4, 4, 3))
+
+
+# -- healthy ---------------------------------------------------------------------------------------------------------
+
+
+@given(
+    shape=st.sampled_from(SHAPES),
+    scale=st.floats(0.2, 5.0),
+    shift=st.floats(-2.0, 2.0),
+    dtype=st.sampled_from(["float16", "float32", "float64"]),
+    axis=st.sampled_from([-1, 1]),
+    seed=st.integers(0, 1000),
+)
+def test_nothing_about_normal_inputs_of_any_shape(shape, scale, shift, dtype, axis, seed):
+    values = (scale * normal(*shape, seed=seed) + shift).astype(dtype)
+    assert of_input(numbers(values, channel_axis=axis if len(shape) > 1 else -1)) == []
+
+
+@given(rows=st.integers(1, 15), columns=st.integers(1, 40), seed=st.integers(0, 1000))
+def test_nothing_about_a_batch_of_few_rows(rows, columns, seed):
+    assert of_input(numbers(normal(rows, columns, seed=seed))) == []
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 4])
+def test_few_rows_of_a_thousand_columns_do_not_differ_in_scale(rows):
+    assert of_input(numbers(normal(rows, 1000))) == []
+
+
+@pytest.mark.parametrize("use", ["numbers", "indices", "mask", "unknown"])
+@pytest.mark.parametrize("shape", [(0,), (0, 8), (8, 0), (0, 0)])
+def test_nothing_about_empty_inputs(use, shape):
+    assert of_input(numbers(np.empty(shape, np.float32), use=use)) == []
+
+
+@pytest.mark.parametrize("values", [np.array(["a", "b"]), np.array([None, 3], object), np.array([1 + 2j])])
+def test_inputs_that_are_no_numbers_are_left_alone(values):
+    assert of_input(numbers(values)) == []
+
+
+def test_scaled_pixels_and_one_hot_columns_are_healthy():
+    generator = np.random.default_rng(0)
+    pixels = generator.random((64, 3, 16, 16), np.float32)
+    assert of_input(numbers(pixels, channel_axis=1)) == []
+    assert of_input(numbers(np.eye(8, dtype=np.float32)[generator.integers(0, 8, 64)])) == []
+
+
+# -- NaN and Inf -----------------------------------------------------------------------------------------------------
+
+
+@given(
+    shape=st.sampled_from([(1,), (1, 1), *SHAPES]),
+    value=st.sampled_from([np.nan, np.inf, -np.inf]),
+    use=st.sampled_from(["numbers", "indices", "unknown"]),
+    place=st.floats(0, 1, exclude_max=True),
+    dtype=st.sampled_from(["float16", "float32", "float64"]),
+)
+def test_a_spoiled_value_is_always_found(shape, value, use, place, dtype):
+    values = np.ones(shape, dtype) if use == "indices" else normal(*shape).astype(dtype)
+    if values.size == 1 and value == -np.inf:  # nothing but -Inf looks like a mask
+        return
+    values.flat[int(place * values.size)] = value
+    assert ("DATA501", "inputs") in of_input(numbers(values, use=use, table_rows=10))
+
+
+def test_rows_and_columns_of_nans_are_told():
+    values = normal(64, 8)
+    values[[3, 17], 5] = np.nan
+    (notice,) = judged(numbers(values))
+    assert notice.severity.name == "ERROR"
+    assert notice.where == "batch[0]"
+    assert "2 of 512 values are NaN or Inf, in rows 3 and 17." in notice.evidence
+    assert "Column: 5." in notice.evidence
+
+
+def test_nothing_but_nan_is_told_once():
+    assert of_input(numbers(np.full((64, 8), np.nan))) == [("DATA501", "inputs")]
+
+
+def test_a_column_of_nans_does_not_hide_an_unscaled_one():
+    values = normal(64, 8)
+    values[:, 0] = np.nan
+    values[:, 1] *= 1000
+    assert of_input(numbers(values)) == [("DATA501", "inputs"), ("DATA502", "scale")]
+
+
+@pytest.mark.parametrize("values", [np.where(normal(8, 8) > 0, 0, -np.inf), np.zeros((8, 8), bool)])
+def test_minus_infinity_of_a_mask_is_meant(values):
+    assert of_input(numbers(values, use="unknown")) == []
+
+
+# -- scale -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("factor", [20, 1e3, 1e20, 1e300, 1.7e308 / 5])
+def test_large_inputs_are_unscaled(factor):
+    values = factor * normal(64, 8).astype(np.float64)
+    assert of_input(numbers(values)) == [("DATA502", "scale")]
+
+
+def test_large_numbers_of_half_precision_are_unscaled():
+    assert of_input(numbers((1e4 * normal(64, 8)).astype(np.float16))) == [("DATA502", "scale")]
+
+
+@pytest.mark.parametrize("factor", [1e-4, 1e-30, 1e-300])
+def test_tiny_inputs_are_unscaled(factor):
+    assert of_input(numbers(factor * normal(64, 8).astype(np.float64))) == [("DATA502", "scale")]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_bytes_of_images_are_known(dtype):
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 3, 8, 8)).astype(dtype)
+    assert of_input(numbers(pixels, channel_axis=1)) == [("DATA502", "image_range")]
+
+
+def test_pixels_that_the_model_rescales_are_healthy():
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 8, 8, 3)).astype(np.uint8)
+    assert of_input(numbers(pixels, received=pixels.astype(np.float32) / 255)) == []
+
+
+def test_what_the_first_layer_receives_counts():
+    values = normal(64, 8)
+    assert of_input(numbers(values, received=500 * values)) == [("DATA502", "scale")]
+
+
+def test_a_large_mean_is_a_large_scale():
+    assert of_input(numbers(1000 + normal(64, 8))) == [("DATA502", "scale")]
+
+
+def test_columns_of_different_scales():
+    values = normal(64, 8)
+    values[:, 3] *= 1e-5
+    assert of_input(numbers(values)) == [("DATA502", "feature_scales")]
+
+
+def test_the_unscaled_column_is_named():
+    values = normal(64, 8)
+    values[:, 3] *= 1e5
+    (notice,) = judged(numbers(values, first_layer="net.0"))
+    assert "net.0" in notice.evidence[0]
+    assert "channel 3" in notice.evidence[0]
+
+
+@pytest.mark.parametrize("rows", [32, 64, 256])
+def test_one_wild_row_is_no_scale(rows):
+    values = normal(rows, 8)
+    values[7] *= 1e4
+    assert of_input(numbers(values)) == [("DATA503", "outlier")]
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"])
+def test_extremes_of_integers_are_unscaled(dtype):
+    info = np.iinfo(dtype)
+    values = np.random.default_rng(0).integers(info.min, info.max, (64, 4), dtype=dtype, endpoint=True)
+    assert [code for code, _ in of_input(numbers(values))] == ["DATA502"]
+
+
+def test_zeros_and_ones_of_integers_are_healthy():
+    values = np.random.default_rng(0).integers(0, 2, (64, 4))
+    assert of_input(numbers(values)) == []
+    assert of_input(numbers(values.astype(bool))) == []
+
+
+# -- constant --------------------------------------------------------------------------------------------------------
+
+
+def test_a_constant_column_is_named():
+    values = normal(64, 8)
+    values[:, 2] = 1.5
+    (notice,) = judged(numbers(values))
+    assert (notice.code, notice.kind, notice.severity.name) == ("DATA506", "feature", "WARNING")
+    assert "2 (always 1.5)" in notice.evidence[0]
+
+
+@pytest.mark.parametrize("value", [0.5, 0.0, -1.0])
+def test_inputs_that_never_change_are_an_error(value):
+    assert of_input(numbers(np.full((64, 8), value, np.float32))) == [("DATA506", "all_constant")]
+
+
+def test_constant_columns_of_a_small_batch_say_nothing():
+    values = normal(31, 8)
+    values[:, 2] = 1.5
+    assert of_input(numbers(values)) == []
+
+
+def test_words_that_did_not_occur_are_usual():
+    values = np.abs(normal(64, 100))
+    values[np.random.default_rng(1).random(values.shape) < 0.8] = 0
+    values[:, :9] = 0
+    assert of_input(numbers(values)) == []
+
+
+def test_dark_pixels_at_the_rim_are_information():
+    values = normal(64, 100)
+    values[:, :9] = 0
+    (notice,) = judged(numbers(values))
+    assert (notice.code, notice.severity.name) == ("DATA506", "INFO")
+
+
+# -- indices ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "int64", "uint64", "float32", "float16"])
+def test_indices_within_their_table_are_healthy(dtype):
+    assert of_input(indices(np.arange(64).reshape(16, 4).astype(dtype) % 10)) == []
+
+
+@given(rows=st.integers(1, 1000), beyond=st.integers(0, 100), below=st.booleans(), dtype=st.sampled_from("ilf"))
+@example(rows=10, beyond=0, below=False, dtype="l")
+def test_an_index_beyond_its_table_is_always_found(rows, beyond, below, dtype):
+    values = np.zeros((8, 4), dtype)
+    values[5, 2] = -1 - beyond if below else rows + beyond
+    (notice,) = judged(indices(values, rows))
+    assert (notice.code, notice.kind) == ("DATA511", "index")
+    assert "row 5" in notice.evidence[0]
+
+
+@pytest.mark.parametrize("value", [np.iinfo(np.int64).min, np.iinfo(np.int64).max])
+def test_extreme_indices_are_told(value):
+    assert of_input(indices(np.array([[0, value]]))) == [("DATA511", "index")]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_spoiled_index_beside_one_beyond_the_table(value):
+    told = of_input(indices(np.array([[0.0, value], [12.0, 3.0]])))
+    assert ("DATA501", "inputs") in told
+    assert ("DATA511", "index") in told
+
+
+def test_nothing_is_known_of_a_table_without_rows():
+    assert of_input(indices(np.array([[0, 10**9]]), None)) == []
+
+
+# -- other -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [0.5, np.nan, 1e308, 7])
+@pytest.mark.parametrize("use", ["numbers", "indices", "mask", "unknown"])
+def test_a_single_number_does_no_harm(value, use):
+    of_input(numbers(np.array(value), use=use, table_rows=10))
+
+
+@pytest.mark.parametrize("use", ["mask", "unknown"])
+def test_inputs_that_reach_no_layer_have_no_scale(use):
+    assert of_input(numbers(1e6 * normal(64, 8), use=use)) == []
+
+
+def test_each_input_is_told_by_its_name():
+    facts = healthy(inputs=(numbers(normal(64, 8)), numbers(1e6 * normal(64, 8), name="batch['b']")), losses=())
+    assert said(facts) == [("DATA502", "scale")]
+    assert [notice.where for notice in judged(*facts.inputs)] == ["batch['b']"]
+
+
+def judged(*inputs):
+    rows = max(len(each.values) for each in inputs)
+    return judge(healthy(inputs=inputs, losses=(), rows_read=rows)).notices
