@@ -92,7 +92,12 @@ def test_a_second_input_tells_copies_apart():
 
 def test_regressions_may_be_noisy():
     values = with_copies()
-    assert told(values, normal(200), kind="squared_error") == []
+    outcome = values.sum(1)
+    assert told(values, outcome + 0.2 * outcome.std() * normal(200), kind="squared_error") == []
+
+
+def test_copies_whose_numbers_have_nothing_to_do_with_each_other_are_told():
+    assert told(with_copies(), normal(200), kind="squared_error") == CONTRADICTORY
 
 
 def test_minus_zero_is_zero():

@@ -251,10 +251,11 @@ def images(rows=64):
 
 
 class Convolutions(nn.Module):
-    def __init__(self):
+    def __init__(self, normalised=True):
         super().__init__()
+        norm = nn.BatchNorm2d(8) if normalised else nn.Identity()
         self.net = nn.Sequential(
-            nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)
+            nn.Conv2d(3, 8, 3), norm, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)
         )
 
     def forward(self, x):
@@ -410,7 +411,10 @@ FAULTS = {
         "DATA502",
         lambda: (Module(), batches(features() * torch.tensor([1, 1, 1, 1, 1, 1, 1, 1e4]), labels(features()))),
     ),
-    "bytes": ("DATA502", lambda: (Module(Convolutions()), batches((images() * 255).round(), some_labels()))),
+    "bytes": (
+        "DATA502",
+        lambda: (Module(Convolutions(normalised=False)), batches((images() * 255).round(), some_labels())),
+    ),
     "an outlier": (
         "DATA503",
         lambda: (Module(), batches(spoil(features(), 77, 2, value=1e6), labels(features()))),

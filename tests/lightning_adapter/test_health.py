@@ -334,8 +334,18 @@ def compiled_part(backend):
     return module
 
 
+class Wrapped(nn.Module):
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return self.net(x)
+
+
 def compiled_in_place(backend):
     module = TinyModule()
+    module.net = Wrapped(module.net)
     module.net.compile(backend=backend)
     return module
 
@@ -806,6 +816,37 @@ def test_a_guard_that_steps_aside_in_a_sampled_step_leaves_no_hooks(monkeypatch,
 
     assert guard.is_aside
     assert "measuring broke" in caplog.text
+    assert nothing_left(run.module)
+    assert differences(plain.state, run.state) == []
+
+
+def test_torchscript_as_a_part_keeps_the_guard_awake():
+    guard = NaNGuard(health_every_n_steps=1, checkup=False, diagnose="never", verbose=False)
+    run = fit(Scripted, spoiled(healthy_batches(), [7]), guard=guard)
+
+    assert not guard.is_aside
+    assert guard.summary["skipped_steps"] == 1
+    assert hooks(run.module.net) == []
+
+
+def test_a_watch_that_cannot_begin_leaves_no_hooks(monkeypatch):
+    plain = fit(TinyModule, healthy_batches())
+
+    class NoHooks(nn.Identity):
+        def register_forward_hook(self, *args, **kwargs):
+            raise RuntimeError("no hooks here")
+
+    class Refusing(TinyModule):
+        def __init__(self):
+            super().__init__()
+            self.refusing = NoHooks()
+
+    run = fit(
+        Refusing,
+        healthy_batches(),
+        guard=NaNGuard(health_every_n_steps=1, checkup=False, diagnose="never", verbose=False),
+    )
+
     assert nothing_left(run.module)
     assert differences(plain.state, run.state) == []
 

@@ -73,6 +73,8 @@ def _shown(label: NDArray[Any]) -> str:
 
 
 def _differ(labels: NDArray[Any], apart: float) -> bool:
+    if labels.dtype.kind not in "fiub":
+        return bool((labels != labels[:1]).any())
     numbers = labels.astype(np.float64)
     return bool((np.ptp(numbers, axis=0) > apart).any())
 

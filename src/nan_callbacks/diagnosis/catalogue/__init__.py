@@ -79,7 +79,7 @@ def known_codes(codes: Any) -> frozenset[str]:
     Raises:
         ConfigurationError: If one is not in the catalogue.
     """
-    given = [codes] if isinstance(codes, str) else list(codes)
+    given = [codes.partition(" ")] if isinstance(codes, str) else list(codes)  # a set of letters silences nothing
     for code in given:
         if not isinstance(code, str) or code.upper() not in catalogue():
             raise ConfigurationError.of(
