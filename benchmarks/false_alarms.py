@@ -2,7 +2,8 @@
 
 Usage: python -m benchmarks.false_alarms [--framework lightning|keras] [--backend NAME] [--seeds N] [--only NAME ...]
 
-Nothing is wrong in these runs, so every incident is a false alarm and every skip or rollback is harm. The
+Nothing is wrong in these runs, so every incident is a false alarm, every warning of the checkup before the first step
+and of the samples of the layers as well, and every skip or rollback is harm. The
 exit code is 1 when the guard skipped a step, rolled back or stopped a run, or when a run failed.
 """
 
@@ -19,8 +20,10 @@ from typing import Any
 from scipy.stats import chi2
 
 PER_STEPS = 100_000
-COUNTERS = ("steps", "incidents", "skipped_steps", "rollbacks", "lr_cuts")
-HEADINGS = ("steps", "incidents", "skips", "rollbacks", "lr cuts")
+COUNTERS = ("steps", "incidents", "skipped_steps", "rollbacks", "lr_cuts", "checkup", "health")
+HEADINGS = ("steps", "incidents", "skips", "rollbacks", "lr cuts", "checkup", "health")
+REMARKS = ("checkup", "health")
+"""Events beside incidents that are false alarms here, unless they are mere information."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ def measure(run: Any, seed: int, guard: Any, train: Train) -> Outcome:
     def look() -> None:
         summary = guard.summary
         counts.update({name: int(summary.get(name, 0)) for name in COUNTERS})
+        counts.update(event["event"] for event in guard.events if event["event"] in REMARKS and _is_grave(event))
         remarks.extend(described(guard.events))
         if summary.get("stopped"):
             failures.append(f"STOPPED: {summary.get('stop_reason')}")
@@ -97,9 +101,13 @@ def described(events: Iterable[dict[str, Any]]) -> list[str]:
     """The incidents of a run, grouped by code: how many there were, and the step of the first."""
     steps: dict[str, list[Any]] = {}
     for event in events:
-        if event.get("event") == "incident":
+        if event.get("event") == "incident" or (event.get("event") in REMARKS and _is_grave(event)):
             steps.setdefault(str(event.get("code")), []).append(event.get("step"))
     return [f"{code} x{len(at)} from step {at[0]}" for code, at in steps.items()]
+
+
+def _is_grave(event: dict[str, Any]) -> bool:
+    return bool(event.get("severity") != "info")
 
 
 def upper_bound(alarms: int) -> float:

@@ -21,6 +21,7 @@ from nan_callbacks.demo.frameworks import FRAMEWORKS, KERAS, choose
 from nan_callbacks.demo.run import run_demo
 from nan_callbacks.diagnosis.catalogue import catalogue
 from nan_callbacks.diagnosis.catalogue.explanation import explanation
+from nan_callbacks.diagnosis.known_issues import installed_versions, issues_of_versions
 from nan_callbacks.errors import NaNCallbacksError
 
 FAILURE = 2
@@ -69,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_events(commands)
     _add_replay(commands)
     _add_explain(commands)
-    environment = commands.add_parser("check-env", help="list the versions of what the guard works with")
+    environment = commands.add_parser("check-env", help="list versions and their known numerical issues")
     environment.set_defaults(run=_check_env)
     return parser
 
@@ -226,6 +227,12 @@ def _check_env(options: argparse.Namespace) -> int:
     width = max(map(len, found))
     for name, version in found.items():
         print(f"{name.ljust(width)}  {version}")
+    issues = issues_of_versions(installed_versions())
+    if issues:
+        print("\nKnown numerical issues of these versions; a run is told of those that concern what it uses:")
+    for issue in issues:
+        where = "" if issue.device == "any" else f" on {issue.device}"
+        print(f"  {issue.library} {issue.affected}, {issue.component}{where}: {issue.symptom}\n    {issue.url}")
     return 0
 
 

@@ -17,10 +17,27 @@ def test_version(capsys: pytest.CaptureFixture[str]):
     assert capsys.readouterr().out == f"nan-callbacks {nan_callbacks.__version__}\n"
 
 
+def versions_of(text: str) -> dict[str, str]:
+    """The table up to the empty line behind it."""
+    return dict(line.split(maxsplit=1) for line in text.partition("\n\n")[0].splitlines())
+
+
+def test_check_env_lists_known_issues_of_the_installed_versions(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("nan_callbacks.cli.installed_versions", lambda: {"torch": "2.4.0"})
+
+    assert main(["check-env"]) == 0
+    listed = capsys.readouterr().out.partition("\n\n")[2]
+    assert "scaled_dot_product_attention" in listed
+    assert "https://github.com/pytorch/pytorch/pull/133882" in listed
+    assert "keras" not in listed.replace("keras-team", "")
+
+
 def test_check_env_names_every_version(capsys: pytest.CaptureFixture[str]):
     assert main(["check-env"]) == 0
 
-    rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    rows = versions_of(capsys.readouterr().out)
     assert rows["python"] == platform.python_version()
     assert rows["numpy"] == metadata.version("numpy")
     assert rows["nan-callbacks"] == nan_callbacks.__version__
@@ -34,7 +51,7 @@ def test_check_env_says_what_is_not_installed(capsys: pytest.CaptureFixture[str]
     monkeypatch.setattr(metadata, "version", version)
 
     assert main(["check-env"]) == 0
-    rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    rows = versions_of(capsys.readouterr().out)
     assert rows["keras"] == "not installed"
 
 
