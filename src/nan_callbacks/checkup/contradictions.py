@@ -33,11 +33,24 @@ def contradictions(facts: CheckupFacts) -> Iterator[Notice]:
         targets = loss.all_targets
         if targets is None or loss.kind not in CLASSIFYING | REGRESSING or targets.size == 0 or not targets.ndim:
             continue
+        if _predicts_its_own_alphabet(facts, loss):
+            continue
         arrays = [each.values for each in facts.inputs if each.use in ("numbers", "indices")]
         arrays = [array for array in arrays if len(array) == len(targets)]
         if not arrays or not all(array.dtype.kind in "fiub" for array in arrays):
             continue
         yield from _among_copies([array.reshape(len(array), -1) for array in arrays], _labels(targets), loss)
+
+
+def _predicts_its_own_alphabet(facts: CheckupFacts, loss: LossFacts) -> bool:
+    """Whether labels are drawn from what the inputs are made of, as the next letter is: texts go on in many ways."""
+    if loss.class_axis is None or not loss.predictions.ndim:
+        return False
+    classes = loss.predictions.shape[loss.class_axis]
+    sizes = {each.table_rows for each in facts.inputs if each.use == "indices"}
+    shapes = [each.received for each in facts.inputs if each.use == "numbers" and each.received is not None]
+    sizes |= {array.shape[-1] for array in shapes if array.ndim > 2}
+    return classes in sizes
 
 
 def _labels(targets: NDArray[Any]) -> NDArray[Any]:
