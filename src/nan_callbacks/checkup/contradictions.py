@@ -35,8 +35,11 @@ def contradictions(facts: CheckupFacts) -> Iterator[Notice]:
             continue
         if _predicts_its_own_alphabet(facts, loss):
             continue
-        arrays = [each.values for each in facts.inputs if each.use in ("numbers", "indices")]
-        arrays = [array for array in arrays if len(array) == len(targets)]
+        if not any(each.use in ("numbers", "indices") for each in facts.inputs):
+            continue
+        # All of a sample but its label: what is done in a state is a part of it, too.
+        parts = [each.values for each in facts.inputs if each.use != "target" and each.values.ndim]
+        arrays = [array for array in parts if len(array) == len(targets) and not np.array_equal(array, targets)]
         if not arrays or not all(array.dtype.kind in "fiub" for array in arrays):
             continue
         yield from _among_copies([array.reshape(len(array), -1) for array in arrays], _labels(targets), loss)

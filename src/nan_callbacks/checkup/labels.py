@@ -33,6 +33,8 @@ FAR = 30.0
 A squared error of them begins in the hundreds; ratings, ages in decades and standardised targets stay below."""
 
 FEWEST_ROWS = 32
+MOST_COLUMNS = 16
+"""Columns up to which targets are quantities with a scale of their own; more of them are a picture or a signal."""
 
 
 def examine_labels(losses: tuple[LossFacts, ...]) -> Iterator[Notice]:
@@ -54,7 +56,7 @@ def examine_labels(losses: tuple[LossFacts, ...]) -> Iterator[Notice]:
             yield from _range(loss, targets)
             yield from _scale(loss, targets)
             yield from _single_class(loss)
-            yield from _far_off(loss, targets)
+            yield from _far_off(loss)
 
 
 def _with_rows(loss: LossFacts) -> LossFacts:
@@ -111,6 +113,8 @@ def _form(loss: LossFacts, targets: Array) -> Iterator[Notice]:
     if together in (predicted, given) and np.prod(together) == np.prod(predicted):
         if not (len(given) == len(predicted) and given[-1] == 1 and predicted[-1] > 1):
             return
+        if loss.kind == "difference":
+            return  # one number beside the means of several components: a mixture
         what = "class indices" if is_whole(targets) and len(np.unique(targets)) <= predicted[-1] else "one number"
         told = f"{what} per row {given} beside {predicted[-1]} outputs {predicted}: each output is compared with it."
     else:
@@ -181,7 +185,7 @@ def _scale(loss: LossFacts, targets: Array) -> Iterator[Notice]:
             source=loss.source,
         )  # fmt: skip
     spread = [column.std for column in columns if column.std > 0]
-    if targets.ndim == 2 and len(spread) > 1 and max(spread) > 100 * min(spread) and max(spread) > 1:
+    if targets.ndim == 2 and 1 < len(spread) <= MOST_COLUMNS and max(spread) > 100 * min(spread) and max(spread) > 1:
         yield notice(
             "DATA509", "target_scales", WARNING, _place(loss),
             f"Standard deviations of the targets' columns reach from {min(spread):.3g} to {max(spread):.3g}: the loss "
@@ -190,8 +194,9 @@ def _scale(loss: LossFacts, targets: Array) -> Iterator[Notice]:
         )  # fmt: skip
 
 
-def _far_off(loss: LossFacts, targets: Array) -> Iterator[Notice]:
-    if loss.kind not in REGRESSING or targets.dtype.kind != "f":
+def _far_off(loss: LossFacts) -> Iterator[Notice]:
+    targets = loss.all_targets  # of the data; a target that a step computes may be rare
+    if targets is None or loss.kind not in REGRESSING or targets.dtype.kind != "f":
         return
     for found in outlying(InputFacts(name=_place(loss), values=targets)):
         yield replace(found, code="DATA504", source=loss.source)

@@ -25,6 +25,9 @@ HIGHER = (1e3, 1e5, 1e7, 1e8)
 LEARNT = 1e-3
 """Relative fall that tells that a rate works: a hundred times what :data:`STILL` allows."""
 
+CLEARLY = 0.05
+"""Relative fall within the trial that no rate makes which is orders of magnitude too low for its targets."""
+
 Losses = tuple[float, ...]
 
 
@@ -88,6 +91,12 @@ def examine_rate(facts: RateFacts | None) -> Iterator[Notice]:
             "OPT602", "at_start", WARNING, name, told,
             remedy=f"Raise the learning rate: {rate * factor:.1g} works on the first batch.",
         )  # fmt: skip
+
+
+def gets_on(facts: RateFacts) -> bool:
+    """Whether the loss of the first batch falls clearly with the rate as it is."""
+    losses = facts.losses[0]
+    return all(map(math.isfinite, losses)) and losses[-1] < losses[0] - CLEARLY * abs(losses[0])
 
 
 def _explodes(losses: Losses) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 
 from nan_callbacks.checkup.advice import with_remedy
 from nan_callbacks.checkup.contradictions import contradictions
@@ -11,10 +12,11 @@ from nan_callbacks.checkup.hazards import examine_hazards
 from nan_callbacks.checkup.initialisation import examine_initialisation
 from nan_callbacks.checkup.inputs import examine_inputs
 from nan_callbacks.checkup.labels import examine_labels
-from nan_callbacks.checkup.learning_rate import examine_rate
+from nan_callbacks.checkup.learning_rate import examine_rate, gets_on
 from nan_callbacks.checkup.losses import examine_losses
 from nan_callbacks.checkup.notice import CheckupReport, Notice
 from nan_callbacks.checkup.versions import examine_versions
+from nan_callbacks.core.finding import Severity
 
 UPSETTING = frozenset({"DATA501", "DATA502", "DATA503", "DATA505", "DATA509", "DATA511", "LOSS404", "ACT305"})
 """Whatever one of these says, it upsets the rate, and perhaps the scale of signals, as well: one thing at a time."""
@@ -30,7 +32,7 @@ def judge(facts: CheckupFacts, ignore: Collection[str] = ()) -> CheckupReport:
     Returns:
         The notices, the gravest first; of the same gravity in the order of the codes of the catalogue's families.
     """
-    found = list(_about_data(facts))
+    found = [_softened(notice, facts) for notice in _about_data(facts)]
     told = {notice.code for notice in found}
     if not facts.resumed:
         found += _about_the_start(facts, told)
@@ -38,6 +40,13 @@ def judge(facts: CheckupFacts, ignore: Collection[str] = ()) -> CheckupReport:
     made = [with_remedy(notice, facts.framework) for notice in found]
     made.sort(key=lambda notice: -notice.severity)
     return CheckupReport(tuple(made), facts.notes).without(ignore)
+
+
+def _softened(notice: Notice, facts: CheckupFacts) -> Notice:
+    """Far targets are a remark if the optimizer comes near them all the same, as the virtual steps show."""
+    if notice.code != "DATA509" or facts.rate is None or not gets_on(facts.rate):
+        return notice
+    return replace(notice, severity=Severity.INFO)
 
 
 def _about_data(facts: CheckupFacts) -> Iterator[Notice]:

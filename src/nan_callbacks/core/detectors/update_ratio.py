@@ -11,6 +11,9 @@ LARGE = 0.3
 SMALL = 1e-8
 """Half of the rounding of float32, 6e-8 relative: such an update changes few weights at all."""
 
+WANTED = 1e-3
+"""Gradient over weight from which the loss wants something of the layers: a model that has learnt stands still."""
+
 SETTLED = 100
 """Steps after which layers that begin with zeros have weights to speak of."""
 
@@ -29,7 +32,8 @@ class UpdateRatioDetector(HealthDetector):
         }
         if seen.step < SETTLED or not ratios:
             return {}
-        if max(ratios.values()) < SMALL:
+        wanted = max((layer.pull or 0.0 for layer in seen.weighted), default=0.0)
+        if max(ratios.values()) < SMALL and wanted > WANTED:
             name = max(ratios, key=lambda each: ratios[each])
             return {name: (ratios[name], SMALL, "the updates of all layers are lost in rounding")}
         return {

@@ -79,9 +79,9 @@ def known_codes(codes: Any) -> frozenset[str]:
     Raises:
         ConfigurationError: If one is not in the catalogue.
     """
-    given = [codes.partition(" ")] if isinstance(codes, str) else list(codes)  # a set of letters silences nothing
-    for code in given:
-        if not isinstance(code, str) or code.upper() not in catalogue():
+    given = list(codes)
+    for code in [codes] if isinstance(codes, str) else given:  # a string is a list of letters, and silences nothing
+        if isinstance(codes, str) or not isinstance(code, str) or code.upper() not in catalogue():
             raise ConfigurationError.of(
                 "ignore", "a list of codes of the catalogue", code, f"Known: {', '.join(catalogue())}."
             )
