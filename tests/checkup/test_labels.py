@@ -253,7 +253,8 @@ def test_columns_of_targets_of_different_scales():
 def test_one_wild_target_is_no_scale():
     values = normal(400, 1)
     values[3] = 1e6
-    assert of_loss(regression(values)) == [("DATA504", "outlier")]
+    assert of_loss(regression(values)) == []
+    assert of_loss(replace(regression(values), all_targets=values)) == [("DATA504", "outlier")]
 
 
 # -- classes ---------------------------------------------------------------------------------------------------------

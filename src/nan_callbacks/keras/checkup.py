@@ -115,12 +115,20 @@ def examine(
     if trial.raised:
         notes.append(f"the first step raises an error: {trial.raised}")
     can_run = trial.supported and not trial.raised
+    gradients = lab.gradients if can_run else {}
+    inputs, losses, layers = lab.held_still_for(
+        lambda: (
+            inputs_of(model, batch, passages, rows),
+            losses_of(model, batch, passages, rows),
+            layers_of(passages, gradients),
+        )
+    )
     facts = CheckupFacts(
         framework="keras",
         backend=keras.backend.backend(),
-        inputs=inputs_of(model, batch, passages, rows),
-        losses=losses_of(model, batch, passages, rows),
-        layers=layers_of(passages, lab.gradients if can_run else {}),
+        inputs=inputs,
+        losses=losses,
+        layers=layers,
         rate=parts.tried("the learning rate", lambda: _rate(lab)) if can_run and not resumed else None,
         hazards=parts.tried("hazards", lambda: hazards_of(lab, SCAN_SECONDS)) or () if scan and can_run else (),
         environment=Environment(

@@ -51,8 +51,12 @@ def gather(
     parts = parts_of(lab)
     passages = passages_of(lab)
     rows = rows_of_parts([lab.failed_batch, *lab.recent_batches])
-    inputs = inputs_of(lab.model, lab.failed_batch, passages, rows)
-    losses = losses_of(lab.model, lab.failed_batch, passages, rows)
+    inputs, losses = lab.held_still_for(
+        lambda: (
+            inputs_of(lab.model, lab.failed_batch, passages, rows),
+            losses_of(lab.model, lab.failed_batch, passages, rows),
+        )
+    )
     settings = settings_of(lab.model)
     environment = Environment(
         versions=installed_versions(), precision=settings["precision"], backend=settings["backend"]

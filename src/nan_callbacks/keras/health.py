@@ -54,8 +54,9 @@ class LayerWatch:
             return (), time.perf_counter() - began
         gradients = _gradients(self._model, readings)
         moments = {} if self._is_live() is not None else _at_epsilon(self._model)
-        ends = ends_of(passages)
-        layers = tuple(_observed(each, id(each) in ends, gradients, moments) for each in passages.layers)
+        with self._hands.held_still():  # on JAX the variables hold their values only here
+            ends = ends_of(passages)
+            layers = tuple(_observed(each, id(each) in ends, gradients, moments) for each in passages.layers)
         return layers, time.perf_counter() - began
 
     def _passages(self, batch: Any) -> Passages:

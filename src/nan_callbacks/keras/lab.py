@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
@@ -23,6 +23,8 @@ from nan_callbacks.keras.lab_start import begin_afresh, begin_with
 from nan_callbacks.keras.lab_state import computing_in
 from nan_callbacks.keras.replay import replay as traced_replay
 from nan_callbacks.keras.replay_batch import batch_rows
+
+Look = TypeVar("Look")
 
 DTYPES = ("float32", "float64")
 
@@ -104,10 +106,13 @@ class KerasLab:
         with self._hands.held_still():  # for Python attributes, which the tracer does not put back
             return traced_replay(self.model, self.failed_batch, **settings)
 
-    def held_still_for(self, look: Callable[[], Any]) -> None:
-        """Call a function while every change to the training state is a change to a copy."""
+    def held_still_for(self, look: Callable[[], Look]) -> Look:
+        """Call a function while every change to the training state is a change to a copy.
+
+        On JAX the variables of a model in training hold their values only here.
+        """
         with self._hands.held_still():
-            look()
+            return look()
 
     def run(self, variation: Variation) -> Trial:
         """One trial; leaves nothing behind.

@@ -25,6 +25,9 @@ RESPONSE_MARKS = 3
 """Marks, 48 steps, after which the loss must have responded to the growth."""
 COMPETING_RATIO = 30.0
 """Multiples of the level for runs with several optimizers: adversaries raise each other's loss by design."""
+FEWEST_PER_QUARTER = 6
+CERTAIN = 3.0
+"""Standard errors between the first and the last quarter of the present losses."""
 SIGNED_NOISE = 2.0
 """Robust standard deviations by which a loss around or below zero must have risen: five times what the medians of 16
 and 32 values differ by chance."""
@@ -42,6 +45,8 @@ class Now:
     """Robust standard deviation of the log loss; 0 if the loss is signed."""
     noise: float
     """Robust standard deviation of the loss."""
+    falling: bool = False
+    """Whether the loss falls for certain: from quarter to quarter, and by more than noise makes of quarters."""
 
     @classmethod
     def of(cls, losses: Sequence[float]) -> Now:
@@ -53,7 +58,20 @@ class Now:
             signed=signed,
             spread=0.0 if signed else robust_sigma_of_sorted([math.log(loss) for loss in ordered]),
             noise=robust_sigma_of_sorted(ordered),
+            falling=_falls(losses),
         )
+
+
+def _falls(losses: Sequence[float]) -> bool:
+    size = len(losses) // 4
+    if size < FEWEST_PER_QUARTER:
+        return False
+    quarters = [list(losses)[start * size : (start + 1) * size] for start in range(4)]
+    levels = [median(quarter) for quarter in quarters]
+    rest = sorted(loss - level for quarter, level in zip(quarters, levels, strict=True) for loss in quarter)
+    # The median of n values varies by 1.25 sigma / sqrt(n), the difference of two by sqrt(2) times that.
+    certain = CERTAIN * 1.25 * math.sqrt(2.0 / size) * robust_sigma_of_sorted(rest)
+    return levels[0] > levels[1] > levels[2] > levels[3] and levels[0] - levels[3] > certain
 
 
 @dataclass(frozen=True)
@@ -78,6 +96,8 @@ class Rule:
 
     def calls_for_more(self, before: float, now: Now, *, competing: bool) -> bool:
         """Whether the present loss level is too little progress, given the level before the growth."""
+        if now.falling and now.level < before:
+            return False  # better than before the growth, and still on its way: large targets need large weights
         above = now.level >= self.threshold(before, now, competing=competing)
         return above and now.spread <= self.max_spread and (before > 0 or now.level > before)
 
