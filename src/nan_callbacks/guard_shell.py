@@ -64,6 +64,7 @@ class GuardShell:
         self._health = HealthMonitor(self.health_every_n_steps, self.ignore)
         self._aside = False
         self._looked_over: ref[Any] | None = None
+        self._largest_rate = 0.0
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -101,8 +102,19 @@ class GuardShell:
         """
         self._health.has_cost(seconds)
         if seen is not None and layers:
-            sample = HealthObservation(step=seen.step, epoch=seen.epoch, batch_index=seen.batch_index, layers=layers)
+            sample = HealthObservation(
+                step=seen.step,
+                epoch=seen.epoch,
+                batch_index=seen.batch_index,
+                layers=layers,
+                rate_share=self._rate_share(seen),
+            )
             self._journal.record(health_events(self._health.observe(sample)))
+
+    def _rate_share(self, seen: StepObservation) -> float:
+        rate = max(seen.learning_rates, default=0.0)
+        self._largest_rate = max(self._largest_rate, rate)
+        return rate / self._largest_rate if self._largest_rate else 1.0
 
     @property
     def is_aside(self) -> bool:

@@ -77,13 +77,14 @@ class Samples:
         self.monitor = HealthMonitor(every, ignore)
         self.step, self.every = start, every
 
-    def take(self, layers, times=1):
+    def take(self, layers, times=1, **about):
         """Codes that each of some samples tells."""
-        return [[each.code for each in self.findings(layers)] for _ in range(times)]
+        return [[each.code for each in self.findings(layers, **about)] for _ in range(times)]
 
-    def findings(self, layers):
+    def findings(self, layers, **about):
         self.step += self.every
-        return self.monitor.observe(HealthObservation(step=self.step, epoch=2, batch_index=7, layers=tuple(layers)))
+        seen = HealthObservation(step=self.step, epoch=2, batch_index=7, layers=tuple(layers), **about)
+        return self.monitor.observe(seen)
 
 
 def told(course, **options):
@@ -257,7 +258,7 @@ def test_the_end_of_a_cosine_schedule_is_not_told(steps, every):
     for step in range(every, steps + 1, every):
         factor = 0.5 * (1 + math.cos(math.pi * step / steps))
         names = ("first", "second", "third", "last")
-        codes += run.take(net(*(layer(name, update_norm=1e-3 * factor) for name in names)))[0]
+        codes += run.take(net(*(layer(name, update_norm=1e-3 * factor) for name in names)), rate_share=factor)[0]
 
     assert codes == []
 

@@ -47,6 +47,8 @@ class HealthObservation:
     batch_index: int = 0
     layers: tuple[LayerObservation, ...] = ()
     """In the order of the forward pass."""
+    rate_share: float = 1.0
+    """The learning rate as a share of the largest that the run has had so far."""
 
     @property
     def weighted(self) -> tuple[LayerObservation, ...]:

@@ -58,6 +58,8 @@ class LayerEvidence:
     """Largest magnitude of the finite outputs."""
     dtype: str = "float32"
     """Of the outputs."""
+    consumed: bool = False
+    """Whether another layer was seen to take its output."""
     saturated_share: float | None = None
     """Share of the outputs of a sigmoid or tanh within 1 % of a bound."""
     dead_share: float | None = None

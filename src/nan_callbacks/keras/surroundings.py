@@ -121,7 +121,15 @@ class Surroundings:
     def _data(self, original: Callable[[], Any]) -> Callable[[], Iterator[Any]]:
         def batches() -> Iterator[Any]:
             try:
-                yield from original()
+                iterator = iter(original())  # at once: beginning to iterate may draw random numbers
+            except BaseException:
+                self._guard.broke_off()
+                raise
+            return watched(iterator)
+
+        def watched(iterator: Iterator[Any]) -> Iterator[Any]:
+            try:
+                yield from iterator
             except GeneratorExit:
                 raise
             except BaseException:

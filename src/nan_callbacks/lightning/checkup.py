@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import torch
 from torch.optim import Optimizer
 
 from nan_callbacks.checkup.notice import CheckupReport
@@ -30,6 +31,8 @@ def look_over_fit(trainer: Any, module: Any, session: Any, ignore: Collection[st
         ignore: Codes that are not to be told.
     """
     obstacle = can_be_held_still(trainer, module)
+    if any(isinstance(each, torch.jit.ScriptModule) for each in module.modules()):
+        obstacle = "TorchScript counts its runs, and compiles after some of them"
     if obstacle:
         return CheckupReport(notes=(f"not looked over: {obstacle}",))
     lab = LightningLab(trainer, module, tuple(session.window.batches), random_streams=RngState())

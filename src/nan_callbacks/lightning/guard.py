@@ -217,6 +217,7 @@ class NaNGuard(GuardShell, *CALLBACK_BASES):  # type: ignore[misc]
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         """Never validate non-finite weights. Monitors of our values may come at its end."""
         if self._session is not None and not trainer.sanity_checking:
+            self._session.layers.end()
             self._session.check_parameters()
             self._publish(trainer)
 

@@ -62,16 +62,15 @@ class GuardSession:
         self.snapshots = Snapshots(trainer, module, self.learning_rate, self.window.metrics)
         self.desk = desk
         self.history = HistoryRecorder()
-        kept = MOST_BATCHES if desk is not None and desk.settings.diagnose != "never" else 1
-        self.recent = RecentBatches(on_device=module.device.type != "cpu", most=kept)
+        most = MOST_BATCHES if desk is not None and desk.settings.diagnose != "never" else 1
+        self.recent = RecentBatches(on_device=module.device.type != "cpu", most=most)
         self._found: list[tuple[StepObservation, tuple[Finding, ...], Event]] = []
         self._global_step: int | None = None
         self._named: dict[int, tuple[list[Tensor], list[str]]] = {}
         self._attempts: list[Attempt] = []
         self._optimizers: list[Optimizer] = list(trainer.optimizers)
-        self._step_wise = any(isinstance(optimizer, LBFGS) for optimizer in self._optimizers)
-        self._single = trainer.world_size == 1
         self.layers = LayerWatch(module, self._optimizers)
+        self._step_wise, self._single = any(isinstance(o, LBFGS) for o in self._optimizers), trainer.world_size == 1
 
     @property
     def scaler(self) -> Any:
@@ -194,7 +193,7 @@ class GuardSession:
         scaler = self.scaler
         scale = scaler.get_scale() if scaler is not None else None
         fused = scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False)
-        self.layers.before_update()
+        self.layers.before_update(optimizer_parameters(optimizer))
         measured = measure(
             names,
             gradients,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from dataclasses import dataclass
 from typing import Any, Self
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
 from torch.overrides import TorchFunctionMode
 
 from nan_callbacks.diagnosis.evidence import LayerEvidence
@@ -38,6 +41,7 @@ class _Seen:
     saturated: float | None = None
     alive: Tensor | None = None
     dtype: str = "float32"
+    consumed: bool = False
 
 
 class ActivationProbe:
@@ -46,23 +50,30 @@ class ActivationProbe:
     Args:
         module: The module.
         most_values: Values looked at per tensor, evenly spaced.
+        in_training: Whether the module runs in the user's own step rather than on copies: then functions are seen by
+            names of torch's that are replaced for a while. A mode would turn fused kernels off and make compiled code
+            compile anew.
     """
 
-    def __init__(self, module: nn.Module, most_values: int = MOST_VALUES) -> None:
+    def __init__(self, module: nn.Module, most_values: int = MOST_VALUES, *, in_training: bool = False) -> None:
         self._module = module
         self._most_values = most_values
         self.seconds = 0.0
         """What measuring has taken."""
+        self._names = {id(each): name for name, each in module.named_modules()}
+        self._leaves = {id(each) for each in module.modules() if next(each.children(), None) is None}
         self._seen: dict[str, _Seen] = {}
+        self._made: dict[int, tuple[ref[Tensor], _Seen]] = {}
         self._stack: list[str] = []
         self._handles: list[Any] = []
-        self._functions = _Functions(self)
+        self._functions: Any = PatchedFunctions(self) if in_training else _Functions(self)
 
     def __enter__(self) -> Self:
-        for name, module in self._module.named_modules():
-            is_leaf = next(module.children(), None) is None
-            self._handles.append(module.register_forward_pre_hook(self._entering(name), prepend=True))
-            self._handles.append(module.register_forward_hook(self._leaving(name, module, is_leaf), always_call=True))
+        # Global hooks: those of a module would be copied and pickled with it.
+        self._handles = [
+            torch_module.register_module_forward_pre_hook(self._begin),
+            torch_module.register_module_forward_hook(self._end, always_call=True),
+        ]
         self._functions.__enter__()
         return self
 
@@ -86,20 +97,30 @@ class ActivationProbe:
     def _is_activation(self, name: str) -> bool:
         return type(self._module.get_submodule(name)).__name__.lower() in {*BOUNDED, *RECTIFIERS}
 
-    def _entering(self, name: str) -> Any:
-        def enter(module: nn.Module, inputs: Any) -> None:
-            self._stack.append(name)
+    def consume(self, value: Any) -> None:
+        """A tensor goes into something else: what has made it is no output."""
+        if isinstance(value, Tensor):
+            known, seen = self._made.get(id(value), (None, None))
+            if known is not None and seen is not None and known() is value:
+                seen.consumed = True
 
-        return enter
+    def _begin(self, module: nn.Module, inputs: Any) -> None:
+        name = self._names.get(id(module))
+        if name is None:
+            return
+        self._stack.append(name)
+        if id(module) in self._leaves:
+            for value in inputs:
+                self.consume(value)
 
-    def _leaving(self, name: str, module: nn.Module, is_leaf: bool) -> Any:
-        def leave(_: nn.Module, inputs: Any, output: Any) -> None:
-            if self._stack:
-                self._stack.pop()
-            if is_leaf and not type(module).__module__.startswith("torchmetrics"):
-                self._note(name or type(module).__name__, type(module).__name__, module, output)
-
-        return leave
+    def _end(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        name = self._names.get(id(module))
+        if name is None:
+            return
+        if self._stack:
+            self._stack.pop()
+        if id(module) in self._leaves and not type(module).__module__.startswith("torchmetrics"):
+            self._note(name or type(module).__name__, type(module).__name__, module, output)
 
     @torch.no_grad()
     def _note(self, name: str, kind: str, module: nn.Module | None, output: Any) -> None:
@@ -107,7 +128,9 @@ class ActivationProbe:
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or not tensor.numel():
             return
         began = time.perf_counter()
-        self._measure(self._seen.setdefault(name, _Seen(name, kind, module)), tensor.detach())
+        seen = self._seen.setdefault(name, _Seen(name, kind, module))
+        self._made[id(tensor)] = (ref(tensor), seen)
+        self._measure(seen, tensor.detach())
         self.seconds += time.perf_counter() - began
 
     def _measure(self, seen: _Seen, tensor: Tensor) -> None:
@@ -142,6 +165,7 @@ class ActivationProbe:
             activation_std=seen.std,
             activation_max=seen.largest,
             dtype=seen.dtype,
+            consumed=seen.consumed,
             saturated_share=seen.saturated,
             dead_share=None if seen.alive is None else float((~seen.alive).float().mean()),
             weight_norm=None if weight is None else float(weight.float().norm()),
@@ -161,6 +185,8 @@ class _Functions(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kind = getattr(func, "__name__", "").rstrip("_")
         known = kind in BOUNDED or kind in RECTIFIERS
+        if known and args:
+            self.probe.consume(args[0])
         self.depth += known
         try:
             output = func(*args, **(kwargs or {}))
@@ -169,6 +195,53 @@ class _Functions(TorchFunctionMode):
         if known and self.depth == 0:  # F.relu calls torch.relu
             self.probe.note_function(kind, output)
         return output
+
+
+class PatchedFunctions:
+    """Sees the same without a mode.
+
+    Args:
+        probe: Who is told.
+    """
+
+    def __init__(self, probe: ActivationProbe) -> None:
+        self._probe = probe
+        self._depth = 0
+        self._undo: list[tuple[Any, str, Any]] = []
+
+    def __enter__(self) -> Self:
+        for owner in (torch, nn.functional, Tensor):
+            for kind in (*BOUNDED, *RECTIFIERS):
+                for name in (kind, f"{kind}_"):
+                    original = getattr(owner, name, None)
+                    if callable(original):
+                        self._undo.append((owner, name, vars(owner).get(name)))
+                        setattr(owner, name, self._watched(kind, original))
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        for owner, name, own in self._undo:
+            if own is None:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, own)
+        self._undo.clear()
+
+    def _watched(self, kind: str, original: Any) -> Any:
+        @functools.wraps(original)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if args:
+                self._probe.consume(args[0])
+            self._depth += 1
+            try:
+                output = original(*args, **kwargs)
+            finally:
+                self._depth -= 1
+            if self._depth == 0:  # F.relu calls torch.relu
+                self._probe.note_function(kind, output)
+            return output
+
+        return call
 
 
 def _weight(module: nn.Module) -> Tensor | None:

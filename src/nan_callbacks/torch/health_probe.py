@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -35,22 +36,32 @@ class HealthProbe:
         self.module = module
         self.seconds = 0.0
         """What watching has taken beside the step itself, as far as it can be told apart."""
-        self._probe: ActivationProbe | None = ActivationProbe(module, most_values=MOST_VALUES)
+        self._probe: ActivationProbe | None = ActivationProbe(module, most_values=MOST_VALUES, in_training=True)
         self._evidence: tuple[LayerEvidence, ...] = ()
         self._before: dict[str, Tensor] = {}
-        self._weights = {name: p for name, p in module.named_parameters() if p.dim() >= 2 and p.is_floating_point()}
+        self._weights = _weights_of(module)
+        self._updated: set[int] = set()
         began = time.perf_counter()
-        self._probe.__enter__()
+        try:
+            self._probe.__enter__()
+        except BaseException:
+            self._probe.__exit__(None, None, None)
+            raise
         self.seconds += time.perf_counter() - began
 
-    def before_update(self) -> None:
-        """The gradients are there, the weights are as they were."""
+    def before_update(self, parameters: Sequence[Tensor]) -> None:
+        """The gradients are there, the weights are as they were.
+
+        Args:
+            parameters: Of the optimizer that is about to update: gradients of others may be left over.
+        """
         if self._probe is None:
             return
+        self._updated = {id(parameter) for parameter in parameters}
         began = time.perf_counter()
         self._evidence = self._probe.evidence()
         self.leave()
-        trained = {name: p for name, p in self._weights.items() if p.requires_grad}
+        trained = {name: p for name, p in self._weights.items() if id(p) in self._updated}
         if sum(p.numel() for p in trained.values()) <= MOST_WEIGHTS:
             self._before = {name: p.detach().clone() for name, p in trained.items()}
         self.seconds += time.perf_counter() - began
@@ -72,18 +83,14 @@ class HealthProbe:
         self.leave()
         began = time.perf_counter()
         updates = {
-            name.rpartition(".")[0]: float((self._weights[name].detach() - before).float().norm())
-            for name, before in self._before.items()
+            name: float((self._weights[name].detach() - before).float().norm()) for name, before in self._before.items()
         }
         moments = _at_epsilon(optimizers)
-        last = max((i for i, each in enumerate(self._evidence) if each.weight_norm is not None), default=-1)
-        made = tuple(self._layer(each, index > last, updates, moments) for index, each in enumerate(self._evidence))
+        made = tuple(self._layer(each, updates, moments) for each in self._evidence)
         self.seconds += time.perf_counter() - began
         return made
 
-    def _layer(
-        self, seen: LayerEvidence, after_last: bool, updates: dict[str, float], moments: dict[int, float]
-    ) -> LayerObservation:
+    def _layer(self, seen: LayerEvidence, updates: dict[str, float], moments: dict[int, float]) -> LayerObservation:
         own = dict(self.module.named_modules()).get(seen.name)
         parameters = [] if own is None else list(own.parameters(recurse=False))
         is_activation = seen.kind.lower() in {*BOUNDED, *RECTIFIERS}
@@ -91,8 +98,8 @@ class HealthProbe:
         return LayerObservation(
             name=clean_path(seen.name),
             kind=seen.kind,
-            is_output=after_last and is_activation,
-            trainable=any(p.requires_grad for p in parameters),
+            is_output=is_activation and not seen.consumed,
+            trainable=any(id(p) in self._updated for p in parameters),
             saturated_share=seen.saturated_share,
             dead_share=seen.dead_share,
             largest=seen.activation_max,
@@ -102,6 +109,16 @@ class HealthProbe:
             update_norm=updates.get(seen.name),
             at_epsilon=min(known, default=None),
         )
+
+
+def _weights_of(module: nn.Module) -> dict[str, Tensor]:
+    """The first matrix of each module, by path of the module: the one whose norm the evidence tells."""
+    found: dict[str, Tensor] = {}
+    for name, each in module.named_modules():
+        own = [p for p in each.parameters(recurse=False) if p.dim() >= 2 and p.is_floating_point()]
+        if own:
+            found[name] = own[0]
+    return found
 
 
 def _at_epsilon(optimizers: Sequence[Any]) -> dict[int, float]:
@@ -123,8 +140,14 @@ def _at_epsilon(optimizers: Sequence[Any]) -> dict[int, float]:
 
 
 def can_be_watched(module: nn.Module) -> bool:
-    """Whether hooks on a module are harmless: compiled modules would be compiled anew for them."""
+    """Whether looking at a module is harmless: compiled code would be compiled anew."""
     return not any(
         hasattr(each, "_orig_mod") or getattr(each, "_compiled_call_impl", None) is not None
         for each in module.modules()
     )
+
+
+def compiled_graphs() -> int:
+    """How many graphs torch's compiler has made in this process: what makes one during a fit must be left alone."""
+    dynamo = sys.modules.get("torch._dynamo")
+    return 0 if dynamo is None else int(dynamo.utils.counters["stats"].get("unique_graphs", 0))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from nan_callbacks.core.layer_observation import LayerObservation
-from nan_callbacks.torch.health_probe import HealthProbe, can_be_watched
+from nan_callbacks.torch.health_probe import HealthProbe, can_be_watched, compiled_graphs
 
 
 class LayerWatch:
@@ -22,16 +22,21 @@ class LayerWatch:
     def __init__(self, module: nn.Module, optimizers: Sequence[Any]) -> None:
         self._module, self._optimizers = module, optimizers
         self._probe: HealthProbe | None = None
+        self._compiled = compiled_graphs()
 
     def begin(self) -> None:
         """Look at the layers during the coming step."""
-        if self._probe is None and can_be_watched(self._module):
+        if self._probe is None and compiled_graphs() == self._compiled and can_be_watched(self._module):
             self._probe = HealthProbe(self._module)
 
-    def before_update(self) -> None:
-        """The gradients are there, the weights are as they were."""
+    def before_update(self, parameters: Sequence[Tensor]) -> None:
+        """The gradients are there, the weights are as they were.
+
+        Args:
+            parameters: Of the optimizer that is about to update.
+        """
         if self._probe is not None:
-            self._probe.before_update()
+            self._probe.before_update(parameters)
 
     def end(self, *, applied: bool = False) -> tuple[tuple[LayerObservation, ...], float]:
         """What was seen since :meth:`begin`, and how many seconds that took.

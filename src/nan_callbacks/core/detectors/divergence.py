@@ -19,6 +19,8 @@ NOW_STEPS = 32
 """Accepted steps whose median loss is the present level."""
 MARKS = 7
 """Marks kept, one every 16 steps."""
+MOST_MARKS = 4 * MARKS
+"""Marks kept while a verdict waits for a loss that is nearly as good as asked."""
 GROWTH_MARKS = 2
 """Marks, 32 steps, within which the weights must have grown."""
 RESPONSE_MARKS = 3
@@ -26,6 +28,8 @@ RESPONSE_MARKS = 3
 COMPETING_RATIO = 30.0
 """Multiples of the level for runs with several optimizers: adversaries raise each other's loss by design."""
 FEWEST_PER_QUARTER = 6
+HALF_WAY = 0.5
+"""Share of what is missing that must have been made up for within the present steps."""
 CERTAIN = 3.0
 """Standard errors between the first and the last quarter of the present losses."""
 SIGNED_NOISE = 2.0
@@ -45,8 +49,9 @@ class Now:
     """Robust standard deviation of the log loss; 0 if the loss is signed."""
     noise: float
     """Robust standard deviation of the loss."""
-    falling: bool = False
-    """Whether the loss falls for certain: from quarter to quarter, and by more than noise makes of quarters."""
+    fall: float = 0.0
+    """By how much the loss falls within these steps; 0 unless it does so for certain: from quarter to quarter, and by
+    more than noise makes of quarters."""
 
     @classmethod
     def of(cls, losses: Sequence[float]) -> Now:
@@ -58,20 +63,21 @@ class Now:
             signed=signed,
             spread=0.0 if signed else robust_sigma_of_sorted([math.log(loss) for loss in ordered]),
             noise=robust_sigma_of_sorted(ordered),
-            falling=_falls(losses),
+            fall=_certain_fall(losses),
         )
 
 
-def _falls(losses: Sequence[float]) -> bool:
+def _certain_fall(losses: Sequence[float]) -> float:
     size = len(losses) // 4
     if size < FEWEST_PER_QUARTER:
-        return False
+        return 0.0
     quarters = [list(losses)[start * size : (start + 1) * size] for start in range(4)]
     levels = [median(quarter) for quarter in quarters]
     rest = sorted(loss - level for quarter, level in zip(quarters, levels, strict=True) for loss in quarter)
     # The median of n values varies by 1.25 sigma / sqrt(n), the difference of two by sqrt(2) times that.
     certain = CERTAIN * 1.25 * math.sqrt(2.0 / size) * robust_sigma_of_sorted(rest)
-    return levels[0] > levels[1] > levels[2] > levels[3] and levels[0] - levels[3] > certain
+    falls = levels[0] > levels[1] > levels[2] > levels[3] and levels[0] - levels[3] > certain
+    return levels[0] - levels[3] if falls else 0.0
 
 
 @dataclass(frozen=True)
@@ -96,10 +102,16 @@ class Rule:
 
     def calls_for_more(self, before: float, now: Now, *, competing: bool) -> bool:
         """Whether the present loss level is too little progress, given the level before the growth."""
-        if now.falling and now.level < before:
-            return False  # better than before the growth, and still on its way: large targets need large weights
         above = now.level >= self.threshold(before, now, competing=competing)
         return above and now.spread <= self.max_spread and (before > 0 or now.level > before)
+
+    def is_nearly_met(self, before: float, now: Now, *, competing: bool) -> bool:
+        """Whether the loss is better than before the growth and will soon be as good as asked.
+
+        Large targets need large weights: their loss falls a little at every step, and for certain.
+        """
+        missing = now.level - self.threshold(before, now, competing=competing)
+        return now.level < before and now.fall > HALF_WAY * missing
 
 
 RULES = (
@@ -143,6 +155,7 @@ class DivergenceDetector:
         self._losses: deque[float] = deque(maxlen=NOW_STEPS)
         self._marks: deque[Mark] = deque()
         self._suspicious = False
+        self._waiting = False
         self._parole = 0
         self._restored_norm: float | None = None
 
@@ -163,9 +176,14 @@ class DivergenceDetector:
         now, competing = Now.of(self._losses), observation.competing
         verdicts = [self._stagnant(index, now, competing=competing) for index in range(len(self._marks) - 1)]
         self._suspicious = any(rule is not None for rule in verdicts) or self._inflated(norm)
+        self._waiting = False
         for index, rule in enumerate(verdicts[: len(self._marks) - RESPONSE_MARKS]):
-            if rule is not None:
-                return [self._finding(observation, self._marks[index], now, rule)]
+            if rule is None:
+                continue
+            before = self._marks[index]
+            if not rule.is_nearly_met(before.level, now, competing=competing):
+                return [self._finding(observation, before, now, rule)]
+            self._waiting = True
         return []
 
     def limits(self) -> Limits:
@@ -189,6 +207,7 @@ class DivergenceDetector:
             "losses": list(self._losses),
             "marks": [[mark.norm, mark.level] for mark in self._marks],
             "suspicious": self._suspicious,
+            "waiting": self._waiting,
             "parole": self._parole,
             "restored_norm": self._restored_norm,
         }
@@ -198,13 +217,14 @@ class DivergenceDetector:
         self._losses = deque((float(loss) for loss in state["losses"]), maxlen=NOW_STEPS)
         self._marks = deque(Mark(float(norm), float(level)) for norm, level in state["marks"])
         self._suspicious = bool(state["suspicious"])
+        self._waiting = bool(state.get("waiting", False))
         self._parole = int(state["parole"])
         restored_norm = state.get("restored_norm")
         self._restored_norm = None if restored_norm is None else float(restored_norm)
 
     def _add_mark(self, norm: float) -> None:
         self._marks.append(Mark(norm, median(list(self._losses)[-MARK_STEPS:])))
-        while not self._parole and len(self._marks) > MARKS:
+        while not self._parole and len(self._marks) > (MOST_MARKS if self._waiting else MARKS):
             self._marks.popleft()
         if self._parole and self._restored_norm is None:
             self._restored_norm = norm

@@ -33,7 +33,7 @@ class UpdateRatioDetector(HealthDetector):
         if seen.step < SETTLED or not ratios:
             return {}
         wanted = max((layer.pull or 0.0 for layer in seen.weighted), default=0.0)
-        if max(ratios.values()) < SMALL and wanted > WANTED:
+        if max(ratios.values()) < SMALL * min(1.0, seen.rate_share) and wanted > WANTED:
             name = max(ratios, key=lambda each: ratios[each])
             return {name: (ratios[name], SMALL, "the updates of all layers are lost in rounding")}
         return {
