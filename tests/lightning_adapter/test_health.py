@@ -234,7 +234,6 @@ MORE_SETUPS = {
     "transformer-that-evaluates": (Teacher, {}),
     "checkpointed": (Checkpointed, {}),
     "checkpointed-reentrant": (lambda: Checkpointed(True), {}),
-    "torchscript": (Scripted, {}),
     "lstm": (Recurrent, {}),
     "adversarial": (Adversarial, {}),
     "a-mode-of-its-own": (OwnMode, {}),
