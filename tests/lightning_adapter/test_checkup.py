@@ -875,3 +875,49 @@ def test_codes_that_do_not_exist_are_refused(ignore):
     """``ignore="DATA502"`` would be a set of letters, and silence nothing."""
     with pytest.raises(ConfigurationError, match="ignore"):
         look(Module(), batches(features() * 300, labels(features())), ignore=ignore)
+
+
+# -- hazards that `where` and half precision make --------------------------------------------------------------------
+
+
+class Chosen(nn.Module):
+    """`where` keeps the value of a root apart from negative operands, but not its gradient."""
+
+    def __init__(self, guarded):
+        super().__init__()
+        self.net, self.guarded = nn.Linear(8, 4), guarded
+
+    def forward(self, x):
+        out = self.net(x)
+        inner = torch.where(out > 0, out, 1.0) if self.guarded else out
+        return torch.where(out > 0, torch.sqrt(inner), 0.0)
+
+
+def test_a_choice_that_does_not_guard_the_gradient_is_told():
+    report = look(Module(Chosen(guarded=False)), batches(features(), labels(features())))
+
+    found = [notice for notice in report if notice.kind == "unguarded_gradient"]
+    assert [notice.code for notice in found] == ["NAN113"]
+    assert "torch.sqrt(inner)" in found[0].source.text
+
+
+def test_a_choice_that_guards_the_gradient_is_not_told():
+    report = look(Module(Chosen(guarded=True)), batches(features(), labels(features())))
+
+    assert [notice for notice in report if notice.kind == "unguarded_gradient"] == []
+
+
+class Half(nn.Module):
+    def __init__(self, scale):
+        super().__init__()
+        self.net, self.scale = nn.Linear(8, 4), scale
+
+    def forward(self, x):
+        return (self.net(x) * self.scale).half().float() / self.scale
+
+
+@pytest.mark.parametrize(("scale", "codes"), [(9000.0, ["OPT604"]), (10.0, [])])
+def test_values_of_half_precision_near_its_end_are_a_remark(scale, codes):
+    report = look(Module(Half(scale)), batches(features(), labels(features())))
+
+    assert [notice.code for notice in report if notice.kind == "half_precision"] == codes

@@ -65,6 +65,14 @@ def _notice(hazard: Hazard) -> Notice:
         )  # fmt: skip
     fixes = {"reciprocal": "divide", "rsqrt": "sqrt", "norm": "sqrt", "power": "sqrt"}
     fix = FIXES.get(hazard.kind) or FIXES[fixes.get(hazard.operation, hazard.operation)]
+    if hazard.kind == "unguarded_gradient":
+        return notice(
+            CODES[hazard.operation], hazard.kind, WARNING, where,
+            f"`where` chooses another value where {hazard.operation} has none, but its derivative there is still "
+            "multiplied by zero, and zero times infinity is NaN.", seen,
+            remedy="Guard the operand as well: `log(where(x > 0, x, 1))` inside of the outer `where`.",
+            source=hazard.source,
+        )  # fmt: skip
     made_by = f" of {hazard.before}" if hazard.before else ""
     room = f" {hazard.headroom_bits:.0f} bits are left." if hazard.headroom_bits is not None else ""
     return notice(
@@ -102,6 +110,16 @@ def judge_operand(operation: str, operand: TensorSummary, before: str = "") -> t
         most = math.log(LIMITS.get(operand.dtype, LIMITS["float32"]))
         return ("near_overflow", (most - high) / math.log(2)) if high > EXPONENT_MARGIN * most else None
     return None
+
+
+def is_outside(operation: str, operand: TensorSummary) -> bool:
+    """Whether some elements already lie where the operation or its derivative is no number."""
+    low = operand.minimum
+    if low is None:
+        return False
+    if operation in ("log", "sqrt", "rsqrt"):
+        return low <= 0
+    return operation in ("divide", "reciprocal") and operand.zeros > 0
 
 
 UNBOUNDED = frozenset({"norm", "sum", "std", "var", "matmul", "subtract", "convolution"})

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
 
 from nan_callbacks.checkup.facts import Hazard
+from nan_callbacks.diagnosis.lab import Variation
 from nan_callbacks.keras.hazard_trace import HazardTrace
 from nan_callbacks.keras.lab import KerasLab
 
@@ -18,8 +20,13 @@ def hazards_of(lab: KerasLab, budget_seconds: float) -> tuple[Hazard, ...]:
         lab: The first step, held still.
         budget_seconds: Time after which the scan gives up, with what it has.
     """
-    if keras.backend.backend() == "torch":
-        return _on_torch(lab)
+    # Elements outside of the domain with finite gradients all the same: whatever comes before masks them.
+    sound = all(map(math.isfinite, lab.run(Variation()).grad_norms))
+    found = _on_torch(lab) if keras.backend.backend() == "torch" else _traced(lab, budget_seconds)
+    return tuple(each for each in found if not (sound and each.kind == "unguarded_gradient"))
+
+
+def _traced(lab: KerasLab, budget_seconds: float) -> tuple[Hazard, ...]:
     traces: list[HazardTrace] = []
 
     def make_trace(*args: Any) -> HazardTrace:

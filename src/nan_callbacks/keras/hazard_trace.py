@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from nan_callbacks.checkup.facts import Hazard
-from nan_callbacks.checkup.hazards import FLOORS, judge_operand
+from nan_callbacks.checkup.hazards import BITS, FLOORS, headroom_bits, is_outside, judge_operand
 from nan_callbacks.diagnosis.operations import neutral_name
-from nan_callbacks.keras.replay_trace import Happening, Trace
+from nan_callbacks.keras.replay_sites import Site
+from nan_callbacks.keras.replay_trace import Happening, Trace, dtype_name
 
 WATCHED = frozenset({"log", "divide", "reciprocal", "sqrt", "rsqrt", "exp"})
 
@@ -20,6 +21,8 @@ SAME_VALUES = frozenset({
 })  # fmt: skip
 """Operations whose results are values that went in."""
 
+CHOOSING = frozenset({"select", "where", "selectv2", "select_n"})
+
 SUMS = frozenset({"sum", "reduce_sum", "mean"})
 POSITIVE = frozenset({"exp", "softmax", "softplus", "sigmoid"})
 
@@ -28,6 +31,7 @@ POSITIVE = frozenset({"exp", "softmax", "softplus", "sigmoid"})
 class _Made:
     name: str
     operands: tuple[Any, ...]
+    site: Site | None = None
 
 
 class HazardTrace(Trace):
@@ -48,10 +52,14 @@ class HazardTrace(Trace):
         values = tuple(value for value, _ in operands)
         self._kept.append((values, results))  # an address must not be used twice
         for each in results:
-            self._makers[id(each)] = _Made(name, values)
+            self._makers[id(each)] = _Made(name, values, happening.site if happening.site.source is not None else None)
         is_forward = not (happening.derivative or happening.late or happening.optimizer)
-        if name in WATCHED and is_forward and happening.site.source is not None:
-            self._look(name, values, happening)
+        if is_forward and happening.site.source is not None:
+            if name in WATCHED:
+                self._look(name, values, happening)
+            self._look_at_half(name, results, happening)
+            if name in CHOOSING:
+                self._look_at_choice(values)
         return super().operation(operands, results, lambda: happening)
 
     def _look(self, name: str, values: tuple[Any, ...], happening: Happening) -> None:
@@ -75,6 +83,38 @@ class HazardTrace(Trace):
                 operand=summary,
                 headroom_bits=bits,
                 before=before,
+            )
+        )
+
+    def _look_at_choice(self, values: tuple[Any, ...]) -> None:
+        """A choice between values: of an operation outside of its domain the derivative is not chosen away."""
+        for value in values:
+            made = self._maker(value)
+            if made is None or made.name not in WATCHED or made.site is None:
+                continue
+            position = 1 if made.name == "divide" and len(made.operands) > 1 else 0
+            operand = made.operands[position]
+            if self._is_float(operand) and is_outside(made.name, self.summary(operand)):
+                self._note(made.name, "unguarded_gradient", made.site, operand)
+
+    def _look_at_half(self, name: str, results: Sequence[Any], happening: Happening) -> None:
+        for each in results:
+            if dtype_name(each) != "float16":
+                continue
+            summary = self.summary(each)
+            largest = max(abs(summary.minimum or 0.0), abs(summary.maximum or 0.0))
+            if largest and headroom_bits(largest, "float16") < BITS:
+                self._note(name, "half_precision", happening.site, each, headroom_bits(largest, "float16"))
+
+    def _note(self, name: str, kind: str, site: Site, operand: Any, bits: float | None = None) -> None:
+        self.hazards.append(
+            Hazard(
+                operation=name,
+                kind=kind,
+                module=site.place.path,
+                source=site.source,
+                operand=self.summary(operand),
+                headroom_bits=bits,
             )
         )
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nan_callbacks.checkup.facts import Hazard, InputFacts, LayerFacts, LossFacts
-from nan_callbacks.checkup.hazards import judge_operand
+from nan_callbacks.checkup.hazards import headroom_bits, is_outside, judge_operand
 from nan_callbacks.core.tensor_summary import TensorSummary
 from nan_callbacks.diagnosis.operations import neutral_name
 from nan_callbacks.torch.call_kinds import (
@@ -74,11 +74,13 @@ def facts_of(look: FirstLook, module: nn.Module, more: Sequence[Any] = ()) -> St
         more: Further batches of the same structure, of which only the values are read.
     """
     rows = _all_rows(look.batch, more)
+    # Elements outside of the domain with finite gradients all the same: whatever comes before masks them.
+    sound = all(bool(torch.isfinite(grad).all()) for grad in look.gradients.values() if grad.layout is torch.strided)
     return StepFacts(
         inputs=tuple(_inputs(look, rows)),
         losses=losses_of(look.recorder, rows),
         layers=layers_of(look.recorder, module, look.gradients, look.loss),
-        hazards=tuple(hazards_of(look.recorder)),
+        hazards=tuple(each for each in hazards_of(look.recorder) if not (sound and each.kind == "unguarded_gradient")),
         rows_read=max((len(values) for values in rows.values()), default=0),
     )
 
@@ -194,7 +196,12 @@ def _input(name: str, values: Any, reached: Call | None, use: str) -> InputFacts
 def hazards_of(recorder: Recorder) -> list[Hazard]:
     """Recorded operations that are near the edge of their domain."""
     found = []
+    chosen = {
+        id(made_by(recorder, tensor)) for call in recorder.calls if call.name == "where" for tensor in call.tensors
+    }
     for call in recorder.calls:
+        if "half" in call.facts:
+            found.append(_half(call))
         summary: TensorSummary | None = call.facts.get("operand")
         if summary is None:
             continue
@@ -205,6 +212,8 @@ def hazards_of(recorder: Recorder) -> list[Hazard]:
         if before == "sum" and _sums_positive_terms(recorder, maker):
             before = ""
         judged = judge_operand(operation, summary, before)
+        if id(call) in chosen and is_outside(operation, summary):
+            judged = "unguarded_gradient", None
         if judged is None:
             continue
         kind, bits = judged
@@ -220,6 +229,17 @@ def hazards_of(recorder: Recorder) -> list[Hazard]:
             )
         )
     return found
+
+
+def _half(call: Call) -> Hazard:
+    largest = float(call.facts["half"])
+    return Hazard(
+        operation=neutral_name(call.name),
+        kind="half_precision",
+        module=call.module,
+        source=source_line(call.place),
+        headroom_bits=headroom_bits(largest, "float16"),
+    )
 
 
 def _sums_positive_terms(recorder: Recorder, call: Call | None) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nan_callbacks.checkup.hazards import BITS, LIMITS
 from nan_callbacks.core.tensor_summary import TensorSummary
 from nan_callbacks.diagnosis.operations import neutral_name
 from nan_callbacks.torch.call_kinds import as_array, operand_of, weight_of
@@ -15,6 +16,9 @@ from nan_callbacks.torch.recorder import Call
 WATCHED = frozenset({"log", "divide", "reciprocal", "sqrt", "rsqrt", "norm", "exp"})
 """Operations that a hazard scan looks at."""
 
+LEAST_HALF = LIMITS["float16"] / 2.0**BITS
+"""Magnitude from which a value of float16 is told."""
+
 MOST_VALUES = 1 << 18
 """Values of one operand that are looked at, evenly spaced."""
 
@@ -22,6 +26,11 @@ MOST_VALUES = 1 << 18
 @torch.no_grad()
 def measure(call: Call) -> None:
     """Take down what the rules need of a call: what a layer received and returned, the operand of a hazard."""
+    made = call.result
+    if made is not None and made.dtype is torch.float16 and made.numel():
+        largest = float(made.abs().max())
+        if LEAST_HALF < largest < float("inf"):
+            call.facts["half"] = largest
     if weight_of(call) is not None:
         operand, result = operand_of(call), call.result
         if operand is not None and operand.is_floating_point():
