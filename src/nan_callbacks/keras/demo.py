@@ -102,7 +102,7 @@ def train_arm(arm: Arm, progress: Progress) -> ArmResult:
         arm: What to train.
         progress: Where to show how it goes.
     """
-    guard = NaNGuard(events_path=arm.events_path) if arm.guarded else None
+    guard = NaNGuard(checkup=False, events_path=arm.events_path) if arm.guarded else None
     test = (_as_images(arm.digits.test_images), arm.digits.test_labels)
     with contextlib.redirect_stdout(Saying(progress)):
         with muted_stderr():  # imports TensorFlow wherever it is installed

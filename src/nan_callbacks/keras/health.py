@@ -35,7 +35,7 @@ class LayerWatch:
 
     def __init__(self, model: Any, state: Callable[[], Any]) -> None:
         self._model = model
-        self._hands = make_hands(model, state)
+        self._hands: Any = None
         self._is_live = state
         self._probe: PassageProbe | None = None
         self._outputs = 0
@@ -63,6 +63,7 @@ class LayerWatch:
         rows = batch_rows(batch)
         few = batch if rows is None or rows <= MOST_ROWS else select_rows(batch, range(MOST_ROWS), rows)
         inputs = keras.utils.unpack_x_y_sample_weight(few)[0]
+        self._hands = self._hands or make_hands(self._model, self._is_live)
         self._probe = self._probe or PassageProbe(self._model)
         with self._hands.held_still():
             arrays = self._hands.outputs(self._probe, self._call, inputs)

@@ -112,7 +112,7 @@ def train_arm(arm: Arm, progress: Progress) -> ArmResult:
         arm: What to train.
         progress: Where to show how it goes.
     """
-    guard = NaNGuard(events_path=str(arm.events_path)) if arm.guarded else None
+    guard = NaNGuard(checkup=False, events_path=str(arm.events_path)) if arm.guarded else None
     with _quiet_lightning(), _one_thread():
         seed_everything(arm.recipe.seed, verbose=False)
         module = DigitsModule(arm)

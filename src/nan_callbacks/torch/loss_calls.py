@@ -89,6 +89,8 @@ def _loss(recorder: Recorder, call: Call, all_rows: Mapping[int, Any]) -> LossFa
         from_logits = False
     maker = made_by(recorder, predicted)
     activation = activation_of(maker)
+    if call.name == "mul" and _before(recorder, maker) != "softmax" and activation != "log_softmax":
+        kind = "unknown"  # a sigmoid's logarithm belongs to one of several labels
     root = root_of(recorder, target)
     several = kind in ("cross_entropy", "soft_cross_entropy")
     return LossFacts(
