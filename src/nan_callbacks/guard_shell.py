@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
@@ -19,6 +20,8 @@ from nan_callbacks.core.observation import StepObservation
 from nan_callbacks.diagnosis.catalogue import known_codes
 from nan_callbacks.diagnosis.desk import Desk, DeskSettings
 from nan_callbacks.diagnosis.incident import Incident
+
+LOGGER = logging.getLogger("nan_callbacks")
 
 
 class GuardShell:
@@ -92,14 +95,23 @@ class GuardShell:
         if self.checkup and (seen is None or seen() is not model):
             self.checkup_report = look_over(look, self._journal, strict=self.strict)
 
-    def _judge_health(self, layers: tuple[LayerObservation, ...], seconds: float, seen: StepObservation | None) -> None:
-        """Judge one sample of the layers.
+    def _sample(
+        self, look: Callable[[], tuple[tuple[LayerObservation, ...], float]], seen: StepObservation | None
+    ) -> None:
+        """Take one sample of the layers and judge it; a look that fails is the last one.
 
         Args:
-            layers: What was measured.
-            seconds: What the sample took.
+            look: What was measured, and the seconds that this took.
             seen: The sampled step.
         """
+        try:
+            layers, seconds = look()
+        except Exception as error:
+            if self.strict:
+                raise
+            self._health = HealthMonitor(None)
+            LOGGER.warning("NaNGuard: the layers are not looked at any more: %s: %s", type(error).__name__, error)
+            return
         self._health.has_cost(seconds)
         if seen is not None and layers:
             sample = HealthObservation(

@@ -25,7 +25,7 @@ from nan_callbacks.keras.evidence import narrowest
 from nan_callbacks.keras.hazard_scan import hazards_of
 from nan_callbacks.keras.lab import KerasLab
 from nan_callbacks.keras.loss_facts import losses_of
-from nan_callbacks.keras.model_parts import leaf_optimizers, optimizers_of
+from nan_callbacks.keras.model_parts import leaf_optimizers, obstacle_of, optimizers_of
 
 MOST_ROWS = 4096
 MOST_BATCHES = 64
@@ -76,6 +76,9 @@ def look_over_fit(session: Any, arrays: tuple[Any, ...] | None, ignore: Collecti
         arrays: What ``fit`` was called with, if those were arrays.
         ignore: Codes that are not to be told.
     """
+    obstacle = obstacle_of(session.model)
+    if obstacle:
+        return CheckupReport(notes=(f"not looked over: {obstacle}",))
     batch = session.batches[0]
     lab = KerasLab(session.model, batch, state=lambda: getattr(session.backend, "live", None))
     rows = rows_of_parts([batch]) if arrays is None else _of_arrays(tuple(arrays), 1)[1]

@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import keras
-
 from nan_callbacks.core import StepObservation
 from nan_callbacks.core.events import Event, exception_event
 from nan_callbacks.core.finding import Finding
@@ -17,6 +15,7 @@ from nan_callbacks.diagnosis.evidence import Evidence, History
 from nan_callbacks.diagnosis.origin import ReplayResult
 from nan_callbacks.keras.evidence import REPLAY_SHARE, gather, settings_of
 from nan_callbacks.keras.lab import KerasLab
+from nan_callbacks.keras.model_parts import obstacle_of
 from nan_callbacks.keras.saving import save_incident
 
 if TYPE_CHECKING:
@@ -97,13 +96,6 @@ class Examination:
             trusted=self._trusted,
             lr_scale=self._lr_scale,
         )
-
-
-def obstacle_of(model: Any) -> str:
-    """Why a model has no laboratory; empty if it has one."""
-    if keras.distribution.distribution() is not None or getattr(model, "_distribute_strategy", None) is not None:
-        return "the model is distributed over several devices"
-    return ""
 
 
 def about(seen: StepObservation) -> Event:

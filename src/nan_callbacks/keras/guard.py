@@ -243,7 +243,7 @@ class NaNGuard(GuardShell, keras.callbacks.Callback):
             say_loss_is_hidden()
         session.after_step(readings)
         if self._health.is_due(session.last.step) and session.last.applied:
-            self._judge_health(*session.layers.look(session.batches[0], readings), session.last)
+            self._sample(partial(session.layers.look, session.batches[0], readings), session.last)
         return session.restored
 
     @fails_open

@@ -16,7 +16,7 @@ from nan_callbacks.keras.checkup_probe import Passage, PassageProbe, Passages
 from nan_callbacks.keras.lab_batch import select_rows
 from nan_callbacks.keras.lab_hands import ModelRaised, Unsupported, make_hands
 from nan_callbacks.keras.lab_layers import BOUNDED, RECTIFIERS, activation_of, dead_share, saturated_share, weight_of
-from nan_callbacks.keras.model_parts import leaf_optimizers, optimizers_of
+from nan_callbacks.keras.model_parts import leaf_optimizers, obstacle_of, optimizers_of
 from nan_callbacks.keras.readings import Reading
 from nan_callbacks.keras.replay_batch import batch_rows
 from nan_callbacks.keras.replay_layers import place_of
@@ -48,6 +48,8 @@ class LayerWatch:
             readings: What was measured of that step.
         """
         began = time.perf_counter()
+        if obstacle_of(self._model):
+            return (), 0.0
         try:
             passages = self._passages(batch)
         except (Unsupported, ModelRaised):

@@ -106,3 +106,10 @@ def is_finite(value: Any) -> bool:
 def unique(items: list[Any]) -> list[Any]:
     """Each object once, in order."""
     return list({id(item): item for item in items}.values())
+
+
+def obstacle_of(model: Any) -> str:
+    """Why a model has no laboratory; empty if it has one."""
+    if keras.distribution.distribution() is not None or getattr(model, "_distribute_strategy", None) is not None:
+        return "the model is distributed over several devices"
+    return ""

@@ -208,7 +208,7 @@ class NaNGuard(GuardShell, *CALLBACK_BASES):  # type: ignore[misc]
         self._session.batch_end()
         if self._monitor.step != before:
             last = self._session.last
-            self._judge_health(*self._session.layers.end(applied=last is not None and last.applied), last)
+            self._sample(partial(self._session.layers.end, applied=last is not None and last.applied), last)
             every = self.log_every_n_steps or trainer.log_every_n_steps
             stepped = trainer.fit_loop.epoch_loop._batches_that_stepped + 1
             self._publish(trainer, to_loggers=every > 0 and stepped % every == 0)
