@@ -80,7 +80,8 @@ def test_an_error_that_python_raises():
 class Distribution(nn.Module):
     def forward(self, x):
         scale = torch.sqrt(x - 4)  # @distribution
-        return torch.distributions.Normal(x, scale).log_prob(x)
+        # Said, because torch.compile turns the validation off in the whole process.
+        return torch.distributions.Normal(x, scale, validate_args=True).log_prob(x)
 
 
 def test_an_error_that_a_nan_led_to_is_laid_to_the_nan():
