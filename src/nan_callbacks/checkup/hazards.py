@@ -125,6 +125,9 @@ def is_outside(operation: str, operand: TensorSummary) -> bool:
 UNBOUNDED = frozenset({"norm", "sum", "std", "var", "matmul", "subtract", "convolution"})
 """Operations whose results reach zero for some batch: a divisor made by one of them has nothing that keeps it away."""
 
+POSITIVE = frozenset({"exp", "softmax", "softplus", "sigmoid"})
+"""Operations whose sums stay away from zero."""
+
 FLOORS = frozenset(
     {"clamp", "clamp_min", "clip", "maximum", "max", "add", "softplus", "exp", "where", "select", "select_n"}
 )

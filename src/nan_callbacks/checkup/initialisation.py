@@ -113,25 +113,22 @@ def _unnormalised_parts(layers: Sequence[LayerFacts], known: Sequence[LayerFacts
 
 
 def _saturated(layers: Sequence[LayerFacts]) -> Iterator[Notice]:
-    full = [layer for layer in layers if (layer.saturated_share or 0.0) > SATURATED and not layer.is_output]
-    if full:
-        worst = max(full, key=lambda layer: layer.saturated_share or 0.0)
-        yield notice(
-            "ACT302", "at_start", WARNING, _names(full),
-            f"{share(worst.saturated_share or 0.0)} of the outputs of {worst.name} ({worst.kind}) are within 1 % of a "
-            "bound before the first step.",
-        )  # fmt: skip
+    told = "of the outputs of {} ({}) are within 1 % of a bound before the first step."
+    yield from _idle("ACT302", [(layer, layer.saturated_share or 0.0) for layer in layers], SATURATED, told)
 
 
 def _dead(layers: Sequence[LayerFacts]) -> Iterator[Notice]:
-    dead = [layer for layer in layers if (layer.dead_share or 0.0) > DEAD and not layer.is_output]
-    if dead:
-        worst = max(dead, key=lambda layer: layer.dead_share or 0.0)
-        yield notice(
-            "ACT303", "at_start", WARNING, _names(dead),
-            f"{share(worst.dead_share or 0.0)} of the units of {worst.name} ({worst.kind}) are zero for every row of "
-            "the batch before the first step.",
-        )  # fmt: skip
+    told = "of the units of {} ({}) are zero for every row of the batch before the first step."
+    yield from _idle("ACT303", [(layer, layer.dead_share or 0.0) for layer in layers], DEAD, told)
+
+
+def _idle(code: str, shares: Sequence[tuple[LayerFacts, float]], limit: float, told: str) -> Iterator[Notice]:
+    """A notice about hidden layers of which too large a share passes no gradient on."""
+    idle = [(layer, part) for layer, part in shares if part > limit and not layer.is_output]
+    if idle:
+        worst, part = max(idle, key=lambda pair: pair[1])
+        evidence = f"{share(part)} {told.format(worst.name, worst.kind)}"
+        yield notice(code, "at_start", WARNING, _names([layer for layer, _ in idle]), evidence)
 
 
 def _gradients(hidden: Sequence[LayerFacts]) -> Iterator[Notice]:

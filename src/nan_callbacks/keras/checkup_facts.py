@@ -12,7 +12,7 @@ import numpy as np
 from nan_callbacks.checkup.facts import InputFacts, LayerFacts
 from nan_callbacks.keras.checkup_probe import Passage, Passages, key_of, rms, spread
 from nan_callbacks.keras.lab_batch import as_numpy
-from nan_callbacks.keras.lab_layers import BOUNDED, RECTIFIERS, activation_of, dead_share, saturated_share, weight_of
+from nan_callbacks.keras.lab_layers import activation_of, shares_of, weight_of
 from nan_callbacks.keras.loss_facts import compiled_losses, names_of
 from nan_callbacks.keras.model_parts import leaf_optimizers, optimizers_of
 from nan_callbacks.keras.replay_batch import named_parts
@@ -160,14 +160,15 @@ def _layer(
     layer, returned = passage.layer, passage.returned
     kind = activation_of(layer)
     flat = returned[np.isfinite(returned)]
+    saturated, dead = shares_of(layer, returned, flat)
     shared: dict[str, Any] = {
         "name": place_of(layer).path,
         "kind": kind if weight is None and kind else type(layer).__name__,
         "depth": depth,
         "is_output": is_output,
         "is_normalisation": isinstance(layer, NORMALISING),
-        "saturated_share": saturated_share(flat, BOUNDED[kind]) if kind in BOUNDED and flat.size else None,
-        "dead_share": dead_share(layer, returned) if kind in RECTIFIERS and returned.ndim > 1 and flat.size else None,
+        "saturated_share": saturated,
+        "dead_share": dead,
         "trainable": bool(layer.trainable) if hasattr(layer, "trainable") else True,
     }
     if weight is None:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from nan_callbacks.keras.lab import KerasLab
 from nan_callbacks.keras.lab_hands import ModelRaised, Unsupported
-from nan_callbacks.keras.lab_layers import leaves_of
-from nan_callbacks.keras.patches import Patches
+from nan_callbacks.keras.lab_layers import LayerProbe, forward
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,67 +35,47 @@ class Passages:
     raised: str = ""
 
 
-class PassageProbe:
-    """Watches the first call of every leaf layer; see :class:`nan_callbacks.keras.lab_hands.Probe`.
+class PassageProbe(LayerProbe):
+    """Notes what goes into and comes out of every leaf layer, and the model's outputs.
 
     Args:
         model: The model.
     """
 
     def __init__(self, model: Any) -> None:
-        self.layers: list[Any] = []
-        self.seen: list[Any] = []
-        self._patches = Patches()
-        for layer in leaves_of(model):
-            self._patches.plan(layer, "call", self._watched(layer))
+        super().__init__(model)
+        self._model = model
+        self._outputs = 0
 
-    @contextmanager
-    def watching(self) -> Iterator[list[Any]]:
-        """Inside, what goes into and comes out of each layer is added to the list."""
-        self.layers.clear()
-        self.seen = []
-        with self._patches.applied():
-            yield self.seen
+    def noted(self, arguments: Any, output: Any) -> tuple[Any, ...]:
+        """The first tensor on either side, of whatever dtype."""
+        pair = (_first(arguments), _first(output))
+        return () if any(each is None for each in pair) else pair
 
-    def _watched(self, layer: Any) -> Callable[..., Any]:
-        original = layer.call
+    def call(self, inputs: Any) -> None:
+        """Call the model; inside of :meth:`watching`."""
+        outputs = keras.tree.flatten(forward(self._model, inputs))
+        self._outputs = len(outputs)
+        self.seen.extend(outputs)
 
-        @functools.wraps(original)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            output = original(*args, **kwargs)
-            received, returned = _first((args, kwargs)), _first(output)
-            is_new = all(layer is not each for each in self.layers)
-            if is_new and received is not None and returned is not None:
-                self.layers.append(layer)
-                self.seen.extend((received, returned))
-            return output
-
-        return call
+    def passages(self, arrays: Sequence[np.ndarray]) -> Passages:
+        """What was noted, as arrays, in the order of the layers."""
+        end = len(arrays) - self._outputs
+        pairs = zip(self.layers, arrays[0:end:2], arrays[1:end:2], strict=True)
+        return Passages(tuple(Passage(*each) for each in pairs), tuple(arrays[end:]))
 
 
 def passages_of(lab: KerasLab) -> Passages:
     """Run the lab's batch through the model once, in training mode, on copies of its state."""
-    model, probe = lab.model, PassageProbe(lab.model)
+    probe = PassageProbe(lab.model)
     inputs = keras.utils.unpack_x_y_sample_weight(lab.failed_batch)[0]
-    training = {"training": True} if model._call_has_training_arg else {}
-    counted: list[int] = []
-
-    def call() -> None:
-        tensors = keras.tree.map_structure(lambda part: part if part is None else ops.convert_to_tensor(part), inputs)
-        outputs = keras.tree.flatten(model(tensors, **training))
-        counted[:] = [len(outputs)]
-        probe.seen.extend(outputs)
-
     try:
-        arrays = lab.look(probe, call)
+        return probe.passages(lab.look(probe, lambda: probe.call(inputs)))
     except Unsupported as reason:
         return Passages(raised=str(reason))
     except ModelRaised as error:
         cause = error.__cause__
         return Passages(raised=f"{type(cause).__name__}: {cause}")
-    end = len(arrays) - counted[0]
-    pairs = zip(probe.layers, arrays[0:end:2], arrays[1:end:2], strict=True)
-    return Passages(tuple(Passage(*each) for each in pairs), tuple(arrays[end:]))
 
 
 def _first(value: Any) -> Any:

@@ -378,4 +378,5 @@ class NaNGuard(GuardShell, keras.callbacks.Callback):
             self._last_step = self._session.last_step(with_snapshots=False)
             self._session.backend.slots.clear()
             self._session = None
+        self._rows = None  # arrays of the user's
         self._journal.say = None

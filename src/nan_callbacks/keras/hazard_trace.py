@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from nan_callbacks.checkup.facts import Hazard
-from nan_callbacks.checkup.hazards import BITS, FLOORS, headroom_bits, is_outside, judge_operand
+from nan_callbacks.checkup.hazards import BITS, FLOORS, POSITIVE, headroom_bits, is_outside, judge_operand
+from nan_callbacks.core.tensor_summary import TensorSummary
 from nan_callbacks.diagnosis.operations import neutral_name
 from nan_callbacks.keras.replay_sites import Site
 from nan_callbacks.keras.replay_trace import Happening, Trace, dtype_name
@@ -24,7 +25,6 @@ SAME_VALUES = frozenset({
 CHOOSING = frozenset({"select", "where", "selectv2", "select_n"})
 
 SUMS = frozenset({"sum", "reduce_sum", "mean"})
-POSITIVE = frozenset({"exp", "softmax", "softplus", "sigmoid"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,19 +72,7 @@ class HazardTrace(Trace):
         judged = judge_operand(name, summary, before)
         if judged is None or (name == "divide" and self._is_softmax(values)):
             return
-        kind, bits = judged
-        site = happening.site
-        self.hazards.append(
-            Hazard(
-                operation=name,
-                kind=kind,
-                module=site.place.path,
-                source=site.source,
-                operand=summary,
-                headroom_bits=bits,
-                before=before,
-            )
-        )
+        self._note(name, judged[0], happening.site, summary, judged[1], before)
 
     def _look_at_choice(self, values: tuple[Any, ...]) -> None:
         """A choice between values: of an operation outside of its domain the derivative is not chosen away."""
@@ -95,7 +83,7 @@ class HazardTrace(Trace):
             position = 1 if made.name == "divide" and len(made.operands) > 1 else 0
             operand = made.operands[position]
             if self._is_float(operand) and is_outside(made.name, self.summary(operand)):
-                self._note(made.name, "unguarded_gradient", made.site, operand)
+                self._note(made.name, "unguarded_gradient", made.site, self.summary(operand))
 
     def _look_at_half(self, name: str, results: Sequence[Any], happening: Happening) -> None:
         for each in results:
@@ -104,17 +92,20 @@ class HazardTrace(Trace):
             summary = self.summary(each)
             largest = max(abs(summary.minimum or 0.0), abs(summary.maximum or 0.0))
             if largest and headroom_bits(largest, "float16") < BITS:
-                self._note(name, "half_precision", happening.site, each, headroom_bits(largest, "float16"))
+                self._note(name, "half_precision", happening.site, summary, headroom_bits(largest, "float16"))
 
-    def _note(self, name: str, kind: str, site: Site, operand: Any, bits: float | None = None) -> None:
+    def _note(
+        self, name: str, kind: str, site: Site, operand: TensorSummary, bits: float | None = None, before: str = ""
+    ) -> None:
         self.hazards.append(
             Hazard(
                 operation=name,
                 kind=kind,
                 module=site.place.path,
                 source=site.source,
-                operand=self.summary(operand),
+                operand=operand,
                 headroom_bits=bits,
+                before=before,
             )
         )
 

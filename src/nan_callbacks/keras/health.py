@@ -15,7 +15,7 @@ from nan_callbacks.keras.checkup_facts import ends_of
 from nan_callbacks.keras.checkup_probe import Passage, PassageProbe, Passages
 from nan_callbacks.keras.lab_batch import select_rows
 from nan_callbacks.keras.lab_hands import ModelRaised, Unsupported, make_hands
-from nan_callbacks.keras.lab_layers import BOUNDED, RECTIFIERS, activation_of, dead_share, saturated_share, weight_of
+from nan_callbacks.keras.lab_layers import shares_of, weight_of
 from nan_callbacks.keras.model_parts import leaf_optimizers, obstacle_of, optimizers_of
 from nan_callbacks.keras.readings import Reading
 from nan_callbacks.keras.replay_batch import batch_rows
@@ -38,7 +38,6 @@ class LayerWatch:
         self._hands: Any = None
         self._is_live = state
         self._probe: PassageProbe | None = None
-        self._outputs = 0
 
     def look(self, batch: Any, readings: Sequence[Reading]) -> tuple[tuple[LayerObservation, ...], float]:
         """What the layers do with some rows of a batch, and how many seconds that took.
@@ -68,18 +67,7 @@ class LayerWatch:
         self._hands = self._hands or make_hands(self._model, self._is_live)
         self._probe = self._probe or PassageProbe(self._model)
         with self._hands.held_still():
-            arrays = self._hands.outputs(self._probe, self._call, inputs)
-        end = len(arrays) - self._outputs
-        pairs = zip(self._probe.layers, arrays[0:end:2], arrays[1:end:2], strict=True)
-        return Passages(tuple(Passage(*each) for each in pairs), tuple(arrays[end:]))
-
-    def _call(self, inputs: Any) -> None:
-        assert self._probe is not None
-        tensors = keras.tree.map_structure(lambda part: part if part is None else ops.convert_to_tensor(part), inputs)
-        training = {"training": True} if self._model._call_has_training_arg else {}
-        outputs = keras.tree.flatten(self._model(tensors, **training))
-        self._outputs = len(outputs)
-        self._probe.seen.extend(outputs)
+            return self._probe.passages(self._hands.outputs(self._probe, self._probe.call, inputs))
 
 
 def _gradients(model: Any, readings: Sequence[Reading]) -> dict[str, float]:
@@ -99,15 +87,15 @@ def _observed(
     norms = [gradients[each.path] for each in variables if each.path in gradients]
     shares = [moments[each.path] for each in variables if each.path in moments]
     weight = weight_of(layer, variables)
-    kind = activation_of(layer)
     finite = returned[np.isfinite(returned)]
+    saturated, dead = shares_of(layer, returned, finite)
     return LayerObservation(
         name=place_of(layer).path,
         kind=type(layer).__name__,
         is_output=is_output,
         trainable=bool(variables),
-        saturated_share=saturated_share(finite, BOUNDED[kind]) if kind in BOUNDED and finite.size else None,
-        dead_share=dead_share(layer, returned) if kind in RECTIFIERS and returned.ndim > 1 and finite.size else None,
+        saturated_share=saturated,
+        dead_share=dead,
         largest=float(np.abs(finite).max()) if finite.size else None,
         dtype=str(getattr(layer, "compute_dtype", None) or "float32"),
         weight_norm=None if weight is None else float(np.linalg.norm(weight)),

@@ -18,7 +18,7 @@ from nan_callbacks.diagnosis.lab import Start, Trial, Variation
 from nan_callbacks.diagnosis.origin import ReplayResult
 from nan_callbacks.keras.lab_batch import Changes, cast_batch, select_rows
 from nan_callbacks.keras.lab_hands import ModelRaised, Probe, Turns, Unsupported, Variances, first_built, make_hands
-from nan_callbacks.keras.lab_layers import LayerProbe, evidence_of
+from nan_callbacks.keras.lab_layers import LayerProbe, evidence_of, forward
 from nan_callbacks.keras.lab_start import begin_afresh, begin_with
 from nan_callbacks.keras.lab_state import computing_in
 from nan_callbacks.keras.replay import replay as traced_replay
@@ -128,10 +128,9 @@ class KerasLab:
         self.run(Variation())
         probe = LayerProbe(self.model)
         inputs = keras.utils.unpack_x_y_sample_weight(self.failed_batch)[0]
-        training = {"training": True} if self.model._call_has_training_arg else {}
         try:
             with self._hands.held_still():
-                outputs = self._hands.outputs(probe, lambda: self.model(_tensors(inputs), **training))
+                outputs = self._hands.outputs(probe, lambda: forward(self.model, inputs))
                 return evidence_of(probe.layers, outputs, self._gradients)
         except (Unsupported, ModelRaised):
             return ()
@@ -266,10 +265,6 @@ class KerasLab:
         if variation.target_scale != 1.0:
             batch = changes.scale(batch, Role.TARGET, variation.target_scale)
         return batch
-
-
-def _tensors(inputs: Any) -> Any:
-    return keras.tree.map_structure(lambda part: part if part is None else ops.convert_to_tensor(part), inputs)
 
 
 def _is_finite(variable: Any) -> bool:

@@ -43,18 +43,24 @@ class LayerProbe:
     def __init__(self, model: Any) -> None:
         self.layers: list[Any] = []
         """What was called, in order; of one that is called repeatedly, only the first call."""
-        self._seen: list[Any] = []
+        self.seen: list[Any] = []
+        """What was noted of them, in the same order."""
         self._patches = Patches()
         for layer in leaves_of(model):
             self._patches.plan(layer, "call", self._watched(layer))
 
     @contextmanager
     def watching(self) -> Iterator[list[Any]]:
-        """Inside, every watched layer's output is added to the list."""
+        """Inside, what is noted of every watched layer is added to the list."""
         self.layers.clear()
-        self._seen = []
+        self.seen = []
         with self._patches.applied():
-            yield self._seen
+            yield self.seen
+
+    def noted(self, arguments: Any, output: Any) -> tuple[Any, ...]:
+        """The tensors to note of a layer's call; none: the call does not count."""
+        first = output[0] if isinstance(output, list | tuple) and output else output
+        return (first,) if is_floating(first) else ()
 
     def _watched(self, layer: Any) -> Callable[..., Any]:
         original = layer.call
@@ -62,13 +68,20 @@ class LayerProbe:
         @functools.wraps(original)
         def call(*args: Any, **kwargs: Any) -> Any:
             output = original(*args, **kwargs)
-            first = output[0] if isinstance(output, list | tuple) and output else output
-            if all(layer is not each for each in self.layers) and is_floating(first):
-                self.layers.append(layer)
-                self._seen.append(first)
+            if all(layer is not each for each in self.layers):
+                noted = self.noted((args, kwargs), output)
+                self.seen.extend(noted)
+                self.layers.extend([layer] if noted else [])
             return output
 
         return call
+
+
+def forward(model: Any, inputs: Any) -> Any:
+    """Call a model as its training step does."""
+    tensors = keras.tree.map_structure(lambda part: part if part is None else ops.convert_to_tensor(part), inputs)
+    training = {"training": True} if model._call_has_training_arg else {}
+    return model(tensors, **training)
 
 
 def leaves_of(model: Any) -> list[Any]:
@@ -111,14 +124,14 @@ def _evidence(layer: Any, output: np.ndarray, gradients: Mapping[str, float]) ->
     flat = output.reshape(-1)
     flat = flat[:: max(1, flat.size // MOST_VALUES)]
     flat = flat[np.isfinite(flat)].astype(np.float64)
-    kind = activation_of(layer)
+    saturated, dead = shares_of(layer, output, flat)
     return LayerEvidence(
         name=place_of(layer).path,
         kind=type(layer).__name__,
         activation_std=float(flat.std()) if flat.size else None,
         activation_max=float(np.abs(flat).max()) if flat.size else None,
-        saturated_share=saturated_share(flat, BOUNDED[kind]) if kind in BOUNDED and flat.size else None,
-        dead_share=dead_share(layer, output) if kind in RECTIFIERS and output.ndim > 1 and flat.size else None,
+        saturated_share=saturated,
+        dead_share=dead,
         weight_norm=None if weight is None else float(np.linalg.norm(weight)),
         weight_scale=None if weight is None else float(weight.std()) * math.sqrt(weight[..., 0].size),
         grad_norm=math.hypot(*norms) if norms else None,
@@ -131,6 +144,21 @@ def weight_of(layer: Any, variables: list[Any]) -> np.ndarray | None:
         return None
     matrices = [v for v in variables if len(v.shape) >= 2 and "bias" not in v.name]
     return np.asarray(ops.convert_to_numpy(ops.cast(matrices[0].value, "float32")), np.float64) if matrices else None
+
+
+def shares_of(layer: Any, output: np.ndarray, finite: np.ndarray) -> tuple[float | None, float | None]:
+    """Share of saturated outputs and of dead units; None where the layer's activation has none.
+
+    Args:
+        layer: The layer.
+        output: What it returned.
+        finite: The finite values of that, or some of them.
+    """
+    kind = activation_of(layer)
+    if not finite.size:
+        return None, None
+    saturated = saturated_share(finite, BOUNDED[kind]) if kind in BOUNDED else None
+    return saturated, dead_share(layer, output) if kind in RECTIFIERS and output.ndim > 1 else None
 
 
 def saturated_share(values: np.ndarray, bounds: tuple[float, float]) -> float:

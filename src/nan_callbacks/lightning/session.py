@@ -193,7 +193,7 @@ class GuardSession:
         scaler = self.scaler
         scale = scaler.get_scale() if scaler is not None else None
         fused = scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False)
-        self.layers.before_update(optimizer_parameters(optimizer))
+        self.layers.before_update(optimizer)
         measured = measure(
             names,
             gradients,

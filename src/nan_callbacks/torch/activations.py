@@ -145,13 +145,9 @@ class ActivationProbe:
         seen.largest = max(seen.largest or 0.0, float(finite.abs().max()))
         kind = seen.kind.lower()
         if kind in BOUNDED:
-            low, high = BOUNDED[kind]
-            margin = SATURATED_WITHIN * (high - low)
-            share = float(((finite < low + margin) | (finite > high - margin)).float().mean())
-            seen.saturated = max(seen.saturated or 0.0, share)
+            seen.saturated = max(seen.saturated or 0.0, saturated_share(finite, kind))
         if kind in RECTIFIERS and tensor.dim() > 1:
-            axis = 1 if tensor.dim() >= 4 else tensor.dim() - 1  # images: channels first
-            alive = (tensor != 0).movedim(axis, -1).flatten(0, -2).any(0)
+            alive = alive_units(tensor)
             same = seen.alive is not None and seen.alive.shape == alive.shape
             seen.alive = (alive | seen.alive) if same else alive  # type: ignore[operator]
 
@@ -242,6 +238,19 @@ class PatchedFunctions:
             return output
 
         return call
+
+
+def saturated_share(outputs: Tensor, kind: str) -> float:
+    """Share of the outputs of a bounded activation that are within 1 % of a bound."""
+    low, high = BOUNDED[kind]
+    margin = SATURATED_WITHIN * (high - low)
+    return float(((outputs < low + margin) | (outputs > high - margin)).float().mean())
+
+
+def alive_units(outputs: Tensor) -> Tensor:
+    """Which units of a rectifier are not zero for the whole batch."""
+    axis = 1 if outputs.dim() >= 4 else outputs.dim() - 1  # images: channels first
+    return (outputs != 0).movedim(axis, -1).flatten(0, -2).any(0)
 
 
 def _weight(module: nn.Module) -> Tensor | None:

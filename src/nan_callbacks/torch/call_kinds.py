@@ -38,8 +38,6 @@ WEIGHTED = frozenset({
 
 TABLES = frozenset({"embedding", "embedding_bag"})
 
-RECURRENT = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
-
 
 def weight_of(call: Call) -> Tensor | None:
     """The weights that a call multiplies by or looks up; None if it is no such call."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nan_callbacks.checkup.facts import Hazard, InputFacts, LayerFacts, LossFacts
-from nan_callbacks.checkup.hazards import headroom_bits, is_outside, judge_operand
+from nan_callbacks.checkup.hazards import POSITIVE, headroom_bits, is_outside, judge_operand
 from nan_callbacks.core.tensor_summary import TensorSummary
 from nan_callbacks.diagnosis.operations import neutral_name
 from nan_callbacks.torch.call_kinds import (
@@ -30,14 +30,11 @@ from nan_callbacks.torch.loss_calls import KINDS, losses_of
 from nan_callbacks.torch.recorder import Call, Recorder
 from nan_callbacks.torch.replay.call_sites import source_line
 
-COMPARING = frozenset({*KINDS, "sub", "rsub", "eq", "gather", "cosine_similarity", "log_prob", "dist", "cdist"})
+COMPARING = frozenset({*KINDS, "eq", "gather", "cosine_similarity", "log_prob", "dist", "cdist"})
 """Calls that take what layers have returned together with what they should have returned."""
 
 JOINING = frozenset({"cat", "stack", "add", "concat", "concatenate", "hstack"})
 """Calls whose results hold an input beside what layers have returned."""
-
-POSITIVE = frozenset({"exp", "softmax", "softplus", "sigmoid"})
-"""Operations whose sums stay away from zero."""
 
 
 @dataclass(kw_only=True)
@@ -173,19 +170,18 @@ def _normalised(recorder: Recorder) -> set[int]:
 def _input(name: str, values: Any, reached: Call | None, use: str) -> InputFacts:
     if reached is None:
         return InputFacts(name=name, values=values, use=use or ("mask" if values.dtype.kind == "b" else "unknown"))
-    call = reached
-    weight = weight_of(call)
-    layer = call.module or call.name
-    if call.name in TABLES:
+    weight = weight_of(reached)
+    layer = reached.module or reached.name
+    if reached.name in TABLES:
         rows = None if weight is None else int(weight.shape[0])
         return InputFacts(name=name, values=values, use="indices", first_layer=layer, table_rows=rows)
-    convolves = call.name.startswith("conv")
+    convolves = reached.name.startswith("conv")
     return InputFacts(
         name=name,
         values=values,
         use="numbers",
         first_layer=layer,
-        received=call.facts.get("received"),
+        received=reached.facts.get("received"),
         channel_axis=1 if convolves or values.ndim == 4 else -1,
     )
 

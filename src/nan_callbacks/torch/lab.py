@@ -39,7 +39,7 @@ class TorchLab:
     """
 
     def __init__(self, bench: Bench) -> None:
-        self._bench = self.bench = bench
+        self.bench = bench
         self._changes = Changes(self.recent_batches, bench.failed[0].batch)
         self._known: dict[Variation, Trial] = {}
         self._suspect: int | None = None
@@ -51,18 +51,18 @@ class TorchLab:
         The first with a non-finite result, else the one with the largest gradient. Of several, each is run once.
         """
         if self._suspect is None:
-            self._suspect = 0 if len(self._bench.failed) == 1 else self._find_suspect()
+            self._suspect = 0 if len(self.bench.failed) == 1 else self._find_suspect()
         return self._suspect
 
     @property
     def failed_batch(self) -> Any:
         """The batch that is to blame."""
-        return self._bench.failed[self.suspect].batch
+        return self.bench.failed[self.suspect].batch
 
     @property
     def recent_batches(self) -> list[Any]:
         """The batches of recent accepted steps, oldest first."""
-        return [fed.batch for window in self._bench.recent for fed in window]
+        return [fed.batch for window in self.bench.recent for fed in window]
 
     @property
     def rows(self) -> int:
@@ -80,7 +80,7 @@ class TorchLab:
         Args:
             budget_seconds: The tracer stops after this time; None: no limit.
         """
-        bench, fed = self._bench, as_new(self._bench.failed[self.suspect])
+        bench, fed = self.bench, as_new(self.bench.failed[self.suspect])
         scale = bench.loss_scale
         if bench.by_hand is not None and not bench.may_call_backward:
             return ReplayResult(note="a step by hand cannot be replayed on one process of several")
@@ -125,7 +125,7 @@ class TorchLab:
 
     def layers(self) -> tuple[LayerEvidence, ...]:
         """What the layers do with the batch that is to blame; empty if the step cannot be run."""
-        window, probe = (self._bench.failed[self.suspect],), ActivationProbe(self._bench.module)
+        window, probe = (self.bench.failed[self.suspect],), ActivationProbe(self.bench.module)
         try:
             with self._held_still(Variation()):
                 # The first forward pass is what counts; a step that raises has shown some layers all the same.
@@ -141,7 +141,7 @@ class TorchLab:
         Args:
             look: Gets the batch, in containers and tensors of its own.
         """
-        fed = self._bench.failed[self.suspect]
+        fed = self.bench.failed[self.suspect]
         with self._held_still(Variation()):
             return look(as_new(fed))
 
@@ -177,7 +177,7 @@ class TorchLab:
 
     @contextmanager
     def _held_still(self, variation: Variation) -> Iterator[None]:
-        bench = self._bench
+        bench = self.bench
         with (
             bench.surroundings(),
             stand_ins(bench.module, bench.optimizers, bench.objects),
@@ -197,7 +197,7 @@ class TorchLab:
                     yield
 
     def _begin(self, variation: Variation) -> None:
-        bench = self._bench
+        bench = self.bench
         if variation.start is Start.FRESH:
             begin_afresh(bench.module, bench.optimizers)
         saved = bench.trusted() if variation.start is Start.SNAPSHOT else None
@@ -210,7 +210,7 @@ class TorchLab:
                         group["lr"] = group["lr"] * variation.lr_factor
 
     def _train(self, windows: list[Window], variation: Variation, outcome: Outcome) -> None:
-        module = self._bench.module
+        module = self.bench.module
         buffers = BufferKeeper(module)
         update = variation.steps > 0
         for window in windows:
@@ -227,7 +227,7 @@ class TorchLab:
         outcome.parameters_finite = not non_finite_tensors([n for n, _ in named], [p for _, p in named])
 
     def _step(self, window: Window, variation: Variation, outcome: Outcome, *, update: bool) -> None:
-        bench = self._bench
+        bench = self.bench
         hands = StandInHands(bench, outcome, update=update, clip_norm=variation.clip_norm)
         for optimizer in bench.optimizers:
             optimizer.zero_grad(set_to_none=True)
@@ -247,16 +247,16 @@ class TorchLab:
         """Gradients of a window; its mean raw loss, None if there is none."""
         losses = []
         for fed in window:
-            loss = self._bench.loss_of(as_new(fed))
+            loss = self.bench.loss_of(as_new(fed))
             if loss is None:
                 continue
-            factor = self._bench.loss_scale / len(window)
+            factor = self.bench.loss_scale / len(window)
             try:
                 hands.differentiate(loss * factor)
             except RuntimeError as error:
-                if "checkpoint" not in str(error).lower() or not self._bench.may_call_backward:
+                if "checkpoint" not in str(error).lower() or not self.bench.may_call_backward:
                     raise
-                loss = self._bench.loss_of(
+                loss = self.bench.loss_of(
                     as_new(fed)
                 )  # reentrant checkpointing wants to be differentiated the plain way
                 assert loss is not None
@@ -266,7 +266,7 @@ class TorchLab:
 
     def _again(self, window: Window, hands: StandInHands) -> Tensor:
         """The closure of an optimizer that evaluates several times a step."""
-        for optimizer in self._bench.optimizers:
+        for optimizer in self.bench.optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss = self._differentiate(window, hands)
         hands.unscale()
@@ -275,7 +275,7 @@ class TorchLab:
     # -- its batches ---------------------------------------------------------------------------------------------
 
     def _windows(self, variation: Variation) -> list[Window]:
-        failed, recent = self._failed_window(variation), list(self._bench.recent)
+        failed, recent = self._failed_window(variation), list(self.bench.recent)
         if variation.other_batch:
             if not recent:
                 raise Unsupported("no recent batch was kept")
@@ -286,10 +286,10 @@ class TorchLab:
 
     def _failed_window(self, variation: Variation) -> Window:
         if variation.only_rows is None and not variation.without_rows:
-            return self._bench.failed
+            return self.bench.failed
         rows = range(self.rows) if variation.only_rows is None else variation.only_rows
         kept = [row for row in rows if row not in set(variation.without_rows)]
-        window = list(self._bench.failed)
+        window = list(self.bench.failed)
         guilty = window.pop(self.suspect)
         if kept:
             window.insert(self.suspect, Fed(select_rows(guilty.batch, kept), guilty.index))
@@ -307,7 +307,7 @@ class TorchLab:
             raise Unsupported("no target was recognised in the batch, or no recent batch was kept to compare it with")
         if variation.dtype is not None and variation.dtype not in DTYPES:
             raise Unsupported(f"{variation.dtype} is not one of {', '.join(DTYPES)}")
-        if variation.steps and not self._bench.optimizers:
+        if variation.steps and not self.bench.optimizers:
             raise Unsupported("there is no optimizer")
         if variation.nudge is not None:
             raise Unsupported("operands cannot be changed inside the step")
@@ -329,7 +329,7 @@ class TorchLab:
 
     def _find_suspect(self) -> int:
         norms = []
-        for index, fed in enumerate(self._bench.failed):
+        for index, fed in enumerate(self.bench.failed):
             outcome = Outcome()
             try:
                 with self._held_still(Variation()):

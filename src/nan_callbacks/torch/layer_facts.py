@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nan_callbacks.checkup.facts import LayerFacts
-from nan_callbacks.torch.activations import BOUNDED, RECTIFIERS, SATURATED_WITHIN
+from nan_callbacks.torch.activations import BOUNDED, RECTIFIERS, alive_units, saturated_share
 from nan_callbacks.torch.call_kinds import NORMALISING, TABLES, ancestors, weight_of
 from nan_callbacks.torch.loss_calls import loss_calls, sides_of
 from nan_callbacks.torch.recorder import Call, Recorder
@@ -135,10 +135,6 @@ def measure_activation(call: Call) -> None:
     if result is None or not result.is_floating_point() or not result.numel():
         return
     if call.name in BOUNDED:
-        low, high = BOUNDED[call.name]
-        margin = SATURATED_WITHIN * (high - low)
-        call.facts["saturated"] = float(((result < low + margin) | (result > high - margin)).float().mean())
+        call.facts["saturated"] = saturated_share(result, call.name)
     elif call.name in RECTIFIERS and result.dim() > 1:
-        axis = 1 if result.dim() >= 4 else result.dim() - 1  # images: channels first
-        alive = (result != 0).movedim(axis, -1).flatten(0, -2).any(0)
-        call.facts["dead"] = float((~alive).float().mean())
+        call.facts["dead"] = float((~alive_units(result)).float().mean())

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
+from torch.optim import Optimizer
 
 from nan_callbacks.core.layer_observation import LayerObservation
+from nan_callbacks.torch.gate import optimizer_parameters
 from nan_callbacks.torch.health_probe import HealthProbe, can_be_watched, compiled_graphs
 
 
@@ -29,14 +31,14 @@ class LayerWatch:
         if self._probe is None and compiled_graphs() == self._compiled and can_be_watched(self._module):
             self._probe = HealthProbe(self._module)
 
-    def before_update(self, parameters: Sequence[Tensor]) -> None:
+    def before_update(self, optimizer: Optimizer) -> None:
         """The gradients are there, the weights are as they were.
 
         Args:
-            parameters: Of the optimizer that is about to update.
+            optimizer: The one that is about to update.
         """
         if self._probe is not None:
-            self._probe.before_update(parameters)
+            self._probe.before_update(optimizer_parameters(optimizer))
 
     def end(self, *, applied: bool = False) -> tuple[tuple[LayerObservation, ...], float]:
         """What was seen since :meth:`begin`, and how many seconds that took.

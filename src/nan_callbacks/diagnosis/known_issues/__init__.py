@@ -12,8 +12,6 @@ from typing import Any
 
 from nan_callbacks.diagnosis.origin import Origin, OriginKind
 
-HALF = ("float16", "bfloat16")
-
 
 @dataclass(frozen=True, kw_only=True)
 class KnownIssue:
@@ -95,7 +93,7 @@ def _fits(issue: KnownIssue, environment: Environment) -> bool:
         _is_affected(issue, environment.versions.get(issue.library))
         and _runs(issue.library, environment.backend)
         and (issue.device == "any" or issue.device in environment.devices)
-        and _precision_fits(issue.precision, environment.precision)
+        and issue.precision in ("any", environment.precision)
         and (not issue.backends or environment.backend in issue.backends)
         and _is_used(issue.uses, environment.components)
     )
@@ -126,10 +124,6 @@ def issues_at(origin: Origin | None, environment: Environment) -> tuple[str, ...
         f"{issue.symptom.rstrip('.')}; {issue.workaround.rstrip('.')}, see {issue.url}"
         for issue in found
     )
-
-
-def _precision_fits(asked: str, present: str) -> bool:
-    return asked in ("any", present)
 
 
 def _is_used(uses: tuple[str, ...], components: Collection[str]) -> bool:
