@@ -579,3 +579,20 @@ def test_modes_of_compilation(mode):
 @pytest.mark.parametrize("size", [1, 7, 1000])
 def test_the_size_of_batches_is_free(size):
     assert codes(look(ready(), (features(), labels(features())), batch_size=size)) == []
+
+
+@tensorflow_only
+def test_a_model_that_takes_text_is_looked_over():
+    words = np.array([["good film"], ["bad film"], ["fine"], ["awful thing"]] * 16)
+    vectors = keras.layers.TextVectorization(max_tokens=20, output_sequence_length=4)
+    vectors.adapt(words)
+    inputs = keras.layers.Input((1,), dtype="string")
+    hidden = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(20, 8)(vectors(inputs)))
+    model = keras.Model(inputs, keras.layers.Dense(1, "sigmoid")(hidden))
+    model.compile("adam", "binary_crossentropy")
+    labels = np.array([1, 0, 1, 0] * 16)
+
+    report = nan_callbacks.checkup(model, [(words[:32], labels[:32])], strict=True)
+
+    assert [notice for notice in report if notice.severity > Severity.INFO] == []
+    assert report.notes == ()

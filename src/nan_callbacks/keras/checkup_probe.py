@@ -11,8 +11,12 @@ import keras
 import numpy as np
 
 from nan_callbacks.keras.lab import KerasLab
+from nan_callbacks.keras.lab_batch import dtype_of
 from nan_callbacks.keras.lab_hands import ModelRaised, Unsupported
 from nan_callbacks.keras.lab_layers import LayerProbe, forward
+
+NUMBERS = ("float", "bfloat", "int", "uint", "bool")
+"""What the names of numeric dtypes begin with."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,8 +83,9 @@ def passages_of(lab: KerasLab) -> Passages:
 
 
 def _first(value: Any) -> Any:
+    """The first tensor of numbers: text, which a layer may take, is none."""
     for leaf in keras.tree.flatten(value):
-        if getattr(leaf, "shape", None) is not None and getattr(leaf, "dtype", None) is not None:
+        if getattr(leaf, "shape", None) is not None and dtype_of(leaf).startswith(NUMBERS):
             return leaf
     return None
 
