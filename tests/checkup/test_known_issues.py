@@ -12,13 +12,15 @@ from nan_callbacks.diagnosis.known_issues import (
     Environment,
     KnownIssue,
     installed_versions,
+    issues_at,
     issues_of,
     issues_of_versions,
     known_issues,
 )
+from nan_callbacks.diagnosis.origin import Origin, OriginKind, SourceLine
 
 ISSUES = {issue.id: issue for issue in known_issues()}
-MAY_BE_EMPTY = {"fixed_in", "verified", "backends", "uses"}
+MAY_BE_EMPTY = {"fixed_in", "verified", "backends", "uses", "nonfinite"}
 TOLD = [name for name, issue in ISSUES.items() if issue.uses]
 """Without anything that a model uses, an issue is told by ``check-env`` alone."""
 
@@ -50,10 +52,15 @@ def environment_of(issue, version):
     return Environment(
         versions={issue.library: version},
         devices=("cpu" if issue.device == "any" else issue.device,),
-        precision="float32" if issue.precision == "any" else issue.precision,
-        components=frozenset(issue.uses[:1]),
+        precision={"any": "float32", "half": "bfloat16"}.get(issue.precision, issue.precision),
+        components=frozenset(name for names in issue.uses[:1] for name in names.split("&")),
         backend=issue.backends[0] if issue.backends else BACKENDS.get(issue.library, ""),
     )
+
+
+def platform_of(issue):
+    """An operating system that has its device."""
+    return "darwin" if issue.device == "mps" else "linux"
 
 
 def versions_within(issue):
@@ -75,6 +82,9 @@ def test_each_field_is_filled(name):
     for field in fields(KnownIssue):
         value = getattr(ISSUES[name], field.name)
         assert value or field.name in MAY_BE_EMPTY, field.name
+        if field.name == "nonfinite":
+            assert isinstance(value, bool)
+            continue
         assert all(
             isinstance(part, str) and part == part.strip() for part in ([value] if isinstance(value, str) else value)
         )
@@ -84,8 +94,8 @@ def test_each_field_is_filled(name):
 def test_each_word_is_a_known_one(name):
     issue = ISSUES[name]
     assert issue.device in {"any", "cpu", "cuda", "mps", "tpu"}
-    assert issue.precision in {"any", "float16", "bfloat16", "float32", "float64"}
-    assert issue.confidence in {"fixed-in-release-notes", "issue-confirmed-by-maintainer"}
+    assert issue.precision in {"any", "half", "float16", "bfloat16", "float32", "float64"}
+    assert issue.confidence in {"fixed-in-release-notes", "issue-confirmed-by-maintainer", "reproduced-here"}
     assert set(issue.backends) <= {"tensorflow", "jax", "torch", "openvino", "numpy"}
     assert issue.library in LIBRARIES
     assert issue.url.startswith("https://")
@@ -112,7 +122,7 @@ def test_an_affected_run_is_told(name):
     issue = ISSUES[name]
     for version in versions_within(issue):
         assert issue in issues_of(environment_of(issue, version))
-        assert issue in issues_of_versions({issue.library: version})
+        assert issue in issues_of_versions({issue.library: version}, platform_of(issue))
 
 
 @pytest.mark.parametrize("name", ISSUES)
@@ -120,7 +130,7 @@ def test_the_fixed_version_is_not_told(name):
     issue = ISSUES[name]
     if issue.fixed_in:
         assert issue not in issues_of(environment_of(issue, issue.fixed_in))
-        assert issue not in issues_of_versions({issue.library: issue.fixed_in})
+        assert issue not in issues_of_versions({issue.library: issue.fixed_in}, platform_of(issue))
 
 
 @pytest.mark.parametrize("version", ["2.4.0", "2.4.0+cpu", "2.4.1+cu121", "2.4.0a0+git1234", "2.0", "2.0.0+rocm5.7"])
@@ -154,6 +164,65 @@ def test_what_is_installed_for_other_work_is_not_told(library, backend):
     assert issue not in issues_of(replace(fitting, backend=backend))
 
 
+@pytest.mark.parametrize("name", [name for name in TOLD if "&" in ISSUES[name].uses[0]])
+def test_what_must_be_seen_together(name):
+    issue = ISSUES[name]
+    fitting = environment_of(issue, versions_within(issue)[0])
+    for missing in fitting.components:
+        assert issue not in issues_of(replace(fitting, components=fitting.components - {missing}))
+
+
+def test_any_of_several_names_will_do():
+    issue = next(issue for issue in known_issues() if len(issue.uses) > 1 and "&" not in "".join(issue.uses))
+    fitting = environment_of(issue, versions_within(issue)[0])
+    for used in issue.uses:
+        assert issue in issues_of(replace(fitting, components=frozenset({used})))
+
+
+@pytest.mark.parametrize(
+    ("device", "version", "platform", "listed"),
+    [
+        ("mps", "2.13.0", "darwin", True),
+        ("mps", "2.13.0", "linux", False),
+        ("mps", "2.13.0+cpu", "win32", False),
+        ("cuda", "2.13.0", "darwin", False),
+        ("cuda", "2.13.0", "linux", True),
+        ("cuda", "2.13.0+cu130", "win32", True),
+        ("cuda", "2.13.0+cpu", "linux", False),
+        ("cpu", "2.13.0+cpu", "linux", True),
+        ("cpu", "2.13.0", "darwin", True),
+        ("any", "2.13.0+cpu", "linux", True),
+        ("any", "2.13.0", "darwin", True),
+    ],
+)
+def test_versions_are_listed_with_issues_of_devices_that_there_can_be(device, version, platform, listed):
+    assert any(issue.device == device for issue in issues_of_versions({"torch": version}, platform)) == listed
+
+
+@pytest.mark.parametrize(
+    ("name", "outside", "inside"),
+    [
+        ("torch-fused-sgd-cpu-half-skips", ["2.12.0", "2.14.0rc1", "2.14.0+cpu"], ["2.12.1", "2.13.0+cpu", "2.13.1"]),
+        ("torch-inductor-conv-bias-mix-order", ["2.9.1", "2.10.1", "2.11.0"], ["2.10", "2.10.0", "2.10.0+cu128"]),
+        ("torch-inductor-avgpool-ceil-mode-grad", ["2.12.1", "2.15.0"], ["2.13.0", "2.14.1", "2.14.1+cu130"]),
+        ("torch-mps-matmul-large-k", ["2.12.1", "2.14.2", "2.15.0"], ["2.13.0", "2.14.1"]),
+        ("jaxlib-cpu-ynn-matvec-reduction", ["0.10.1", "0.11.0"], ["0.10.2"]),
+        ("jaxlib-cuda-triton-nested-concatenate", ["0.9.2", "0.10.1", "0.11.1"], ["0.10.2", "0.11.0"]),
+        ("keras-binary-focal-low-gamma-nan-grad", ["3.4.0", "3.15.2", "4.0.0"], ["3.4.1", "3.10.0", "3.15.1"]),
+        ("transformers-grad-accumulation-llama-4-47", ["4.46.3", "4.47.1", "4.48.1"], ["4.47.0", "4.48.0"]),
+        ("bitsandbytes-8bit-adam-dynamic-map", ["0.35.4", "0.41.1", "0.5"], ["0.36.0", "0.41.0", "0.41.0.post2"]),
+        ("xformers-splitk-neg-inf-bias-nan", ["0.0.26.post1", "0.0.28"], ["0.0.27", "0.0.27.post2"]),
+    ],
+)
+def test_versions_at_the_borders(name, outside, inside):
+    """They are compared by their numbers, not as text: 2.9 comes before 2.10, 0.5 before 0.36."""
+    issue = ISSUES[name]
+    for version in outside:
+        assert issue not in issues_of_versions({issue.library: version}, platform_of(issue))
+    for version in inside:
+        assert issue in issues_of_versions({issue.library: version}, platform_of(issue))
+
+
 def test_only_the_library_matters():
     assert SDPA not in concerned(versions={"keras": "2.4.0"})
     assert concerned(versions={}) == set()
@@ -172,8 +241,9 @@ def test_the_device_matters(name):
 def test_the_precision_matters(name):
     issue = ISSUES[name]
     fitting = environment_of(issue, versions_within(issue)[0])
-    for precision in {"float16", "bfloat16", "float32", "float64"} - {issue.precision}:
-        assert issue not in issues_of(replace(fitting, precision=precision))
+    concerned = {"float16", "bfloat16"} if issue.precision == "half" else {issue.precision}
+    for precision in ("float16", "bfloat16", "float32", "float64"):
+        assert (issue in issues_of(replace(fitting, precision=precision))) == (precision in concerned)
 
 
 @pytest.mark.parametrize("name", [name for name, issue in ISSUES.items() if issue.backends])
@@ -182,6 +252,53 @@ def test_the_backend_matters(name):
     fitting = environment_of(issue, versions_within(issue)[0])
     for backend in {"", "tensorflow", "jax", "torch"} - set(issue.backends):
         assert issue not in issues_of(replace(fitting, backend=backend))
+
+
+# -- after a failure -------------------------------------------------------------------------------------------------
+
+
+TORCH_NOW = Environment(versions={"torch": "2.13.0+cpu"}, components=frozenset({"logsumexp", "ldexp"}))
+
+
+def began(native="aten.add.default", module_type="", text="", kind=OriginKind.OPERATION):
+    line = SourceLine(file="model.py", line=3, text=text) if text else None
+    return Origin(kind=kind, native_operation=native, module_type=module_type, source=line)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        began(native="aten.logsumexp.default"),
+        began(native="logsumexp.backward"),
+        began(text="score = torch.logsumexp(paths, dim=-1)"),
+    ],
+)
+def test_an_issue_is_named_where_a_failure_began(origin):
+    (told,) = issues_at(origin, TORCH_NOW)
+    assert "torch-logsumexp-all-neg-inf-grad" in told
+    assert "torch 2.13.0+cpu" in told
+    assert ISSUES["torch-logsumexp-all-neg-inf-grad"].url in told
+    assert not told.endswith(".")
+
+
+def test_the_module_in_which_it_began_matters():
+    (told,) = issues_at(began(module_type="MultiheadAttention"), TORCH_NOW)
+    assert "torch-mha-need-weights-fully-masked-nan" in told
+    assert issues_at(began(module_type="Linear"), TORCH_NOW) == ()
+
+
+def test_wrong_but_finite_numbers_explain_no_failure():
+    assert "torch-ldexp-negative-exponent-grad" in concerned(
+        versions=TORCH_NOW.versions, components=TORCH_NOW.components
+    )
+    assert issues_at(began(native="aten.ldexp.Tensor"), TORCH_NOW) == ()
+
+
+@pytest.mark.parametrize(
+    "origin", [None, began(kind=OriginKind.BATCH, native="aten.logsumexp.default"), began(native="aten.log.default")]
+)
+def test_no_issue_is_named_for_other_failures(origin):
+    assert issues_at(origin, TORCH_NOW) == ()
 
 
 @given(

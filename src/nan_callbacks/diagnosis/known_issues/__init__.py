@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import sys
 import tomllib
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
@@ -32,6 +33,7 @@ class KnownIssue:
     verified: str
     uses: tuple[str, ...]
     backends: tuple[str, ...] = ()
+    nonfinite: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,9 +85,26 @@ def issues_of(environment: Environment) -> tuple[KnownIssue, ...]:
     return tuple(issue for issue in known_issues() if _fits(issue, environment))
 
 
-def issues_of_versions(versions: dict[str, str]) -> tuple[KnownIssue, ...]:
-    """The issues that installed versions have, whatever is done with them."""
-    return tuple(issue for issue in known_issues() if _is_affected(issue, versions.get(issue.library)))
+def issues_of_versions(versions: dict[str, str], platform: str = sys.platform) -> tuple[KnownIssue, ...]:
+    """The issues that installed versions have, whatever is done with them on the devices that there can be.
+
+    Args:
+        versions: Of the installed distributions, by name.
+        platform: As ``sys.platform`` names it.
+    """
+    return tuple(
+        issue
+        for issue in known_issues()
+        if _is_affected(issue, versions.get(issue.library))
+        and _can_have(issue.device, platform, versions[issue.library])
+    )
+
+
+def _can_have(device: str, platform: str, version: str) -> bool:
+    """Whether a build can compute on a device: MPS is a part of macOS, CUDA is not, and some builds leave it out."""
+    if platform == "darwin":
+        return device != "cuda"
+    return device != "mps" and not (device == "cuda" and version.endswith("+cpu"))
 
 
 def _fits(issue: KnownIssue, environment: Environment) -> bool:
@@ -93,7 +112,7 @@ def _fits(issue: KnownIssue, environment: Environment) -> bool:
         _is_affected(issue, environment.versions.get(issue.library))
         and _runs(issue.library, environment.backend)
         and (issue.device == "any" or issue.device in environment.devices)
-        and issue.precision in ("any", environment.precision)
+        and _computes_in(issue.precision, environment.precision)
         and (not issue.backends or environment.backend in issue.backends)
         and _is_used(issue.uses, environment.components)
     )
@@ -107,7 +126,7 @@ def _runs(library: str, backend: str) -> bool:
 
 
 def issues_at(origin: Origin | None, environment: Environment) -> tuple[str, ...]:
-    """Issues that fit the operation at which a failure began, each as a sentence without full stop.
+    """Issues that explain why a failure began at an operation, each as a sentence without full stop.
 
     Args:
         origin: Where it began; None: unknown.
@@ -123,11 +142,17 @@ def issues_at(origin: Origin | None, environment: Environment) -> tuple[str, ...
         f"{issue.library} {environment.versions[issue.library]} has a known issue there ({issue.id}): "
         f"{issue.symptom.rstrip('.')}; {issue.workaround.rstrip('.')}, see {issue.url}"
         for issue in found
+        if issue.nonfinite
     )
 
 
+def _computes_in(concerned: str, precision: str) -> bool:
+    half = concerned == "half" and precision in ("float16", "bfloat16")
+    return half or concerned in ("any", precision)
+
+
 def _is_used(uses: tuple[str, ...], components: Collection[str]) -> bool:
-    return any(name in components for name in uses)
+    return any(all(name in components for name in names.split("&")) for names in uses)
 
 
 def _is_affected(issue: KnownIssue, version: str | None) -> bool:
