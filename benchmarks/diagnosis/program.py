@@ -22,6 +22,9 @@ class Part(enum.StrEnum):
     """Written last, scored once."""
     FRESH = "fresh"
     """Written later by somebody who had not seen the rules, and scored before the rules were changed again."""
+    UNSEEN = "unseen"
+    """Written by another hand than the rules', after the earlier parts were spent, and scored before rules were
+    changed."""
 
 
 class Happens(enum.StrEnum):
