@@ -36,6 +36,7 @@ class Score:
     precision: float | None = None
     recall: float | None = None
     seconds: float = 0.0
+    replay_seconds: float = 0.0
     steps_spent: int = 0
     step_seconds: float = 0.0
     found: str = ""
@@ -65,6 +66,7 @@ def score(program: Program, backend: str, diagnoses: Sequence[Diagnosis | None],
     told.expected = _expected(program, truth)
     told.found = _found(made[0]) if made else "no diagnosis"
     told.seconds = max((diagnosis.seconds for diagnosis in made), default=0.0)
+    told.replay_seconds = max((diagnosis.replay_seconds for diagnosis in made), default=0.0)
     told.steps_spent = max((diagnosis.steps_spent for diagnosis in made), default=0)
     if program.is_healthy:
         confirmed = [d for d in made if d.cause is not None and d.cause.confidence is Confidence.CONFIRMED]

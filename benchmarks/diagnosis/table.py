@@ -20,11 +20,9 @@ def mean(records: Iterable[Record], key: str) -> str:
     return f"{100 * statistics.fmean(told):.0f} % of {len(told)}" if told else "–"
 
 
-def steps(records: Iterable[Record]) -> str:
-    """Median and largest time of a diagnosis, in steps of its own run."""
-    told = [
-        record["seconds"] / record["step_seconds"] for record in records if record["seconds"] and record["step_seconds"]
-    ]
+def steps(records: Iterable[Record], key: str) -> str:
+    """Median and largest of a time, in steps of its own run."""
+    told = [record[key] / record["step_seconds"] for record in records if record[key] and record["step_seconds"]]
     return f"{statistics.median(told):.0f}, at most {max(told):.0f}" if told else "–"
 
 
@@ -47,7 +45,8 @@ def rows_of(records: list[Record]) -> list[tuple[str, str]]:
         ("false confirmed, healthy", str(sum(record["false_confirmed"] for record in fine))),
         ("healthy with an incident", str(sum(record["incidents"] > 0 for record in fine))),
         ("diagnosis, in steps spent", _spent(faulty)),
-        ("diagnosis, in steps' time", steps(faulty)),
+        ("diagnosis, in steps' time", steps(faulty, "seconds")),
+        ("its replay, in steps' time", steps(faulty, "replay_seconds")),
         ("own tool: spoke", share(spoken, lambda r: r["tool"]["fired"])),
         ("own tool: operation", share(spoken, lambda r: r["tool"]["operation"])),
         ("own tool: source line", share(spoken, lambda r: r["tool"]["line"])),

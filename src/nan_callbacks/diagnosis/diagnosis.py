@@ -72,7 +72,9 @@ class Diagnosis:
     trials: tuple[Tried, ...] = ()
     """All experiments, in the order in which they were made."""
     seconds: float = 0.0
-    """Time spent in the laboratory."""
+    """Time of the whole diagnosis."""
+    replay_seconds: float = 0.0
+    """Of these, time of the traced replay that found the origin."""
     steps_spent: int = 0
     """Steps spent in the laboratory."""
     note: str = ""
