@@ -72,17 +72,23 @@ class GuardShell:
     @property
     def summary(self) -> dict[str, Any]:
         """Totals of the last (or present) fit: steps, incidents, skips, rollbacks, cuts, and whether it stopped."""
+        self.catch_up()
         return self._journal.summary(steps=self._monitor.step, lr_scale=self._monitor.lr_scale)
 
     @property
     def events(self) -> list[Event]:
         """The event records of the last (or present) fit, oldest first."""
+        self.catch_up()
         return self._journal.events
 
     @property
     def incidents(self) -> tuple[Incident, ...]:
         """The incidents of the last (or present) fit with their diagnoses, oldest first."""
+        self.catch_up()
         return self._desk.incidents
+
+    def catch_up(self) -> None:
+        """Judge what has not been judged yet, where that may be put off."""
 
     def _look_over(self, model: Any, look: Callable[[], CheckupReport]) -> None:
         """Run the checkup, once for each model: a later fit goes on from where the first one ended.

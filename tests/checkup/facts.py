@@ -68,10 +68,7 @@ def layer(depth: int = 0, **more: Any) -> LayerFacts:
         "has_weights": True,
         "in_std": 1.0,
         "out_std": 1.0,
-        "out_max": 3.0,
         "grad_out_std": 1e-3,
-        "weight_grad_rms": 1e-3,
-        "weight_rms": 0.1,
         "weight_scale": 1.0,
     }
     return LayerFacts(**{**told, **more})
@@ -125,7 +122,6 @@ def healthy(**more: Any) -> CheckupFacts:
     """A classifier of standardised columns in which nothing is wrong."""
     told = {
         "framework": "torch",
-        "backend": "torch",
         "inputs": (numbers(normal(ROWS, 8)),),
         "losses": (classification(),),
         "layers": layers(),

@@ -79,7 +79,7 @@ def test_equal_units_stay_equal():
 
 
 def test_zero_weights_are_told_as_zero():
-    zero = {**SYMMETRIC, "weights_all_zero": True, "out_std": 0.0, "weight_rms": 0.0}
+    zero = {**SYMMETRIC, "weights_all_zero": True, "out_std": 0.0}
     assert of_layers(layer(0, **zero), layer(1, **zero), layer(2, is_output=True)) == [("ACT305", "symmetric")]
 
 

@@ -68,8 +68,6 @@ class LossFacts:
     """What made the predictions, last first applied: ``softmax``, ``log_softmax``, ``sigmoid``, ``log_sigmoid``,
     ``tanh``, ``relu``, ``softplus``, ``exp``, ``log`` (of something), ``linear`` (a layer without activation);
     empty: unknown."""
-    before_log: str = ""
-    """If `activation` is ``log``: what its operand was made by, such as ``softmax``; empty: unknown."""
     name: str = ""
     """How it is called where it was computed: ``cross_entropy``, ``loss of output 'a'``."""
     source: SourceLine | None = None
@@ -96,13 +94,8 @@ class LayerFacts:
     """Standard deviation (root mean square for weights without bias) of what it receives over the batch."""
     out_std: float | None = None
     """Standard deviation of what it returns over the batch."""
-    out_max: float | None = None
-    """Largest magnitude of the finite outputs."""
     grad_out_std: float | None = None
     """Root mean square of the gradient of the loss with regard to its output."""
-    weight_grad_rms: float | None = None
-    """Root mean square of the gradient of its weights."""
-    weight_rms: float | None = None
     weight_scale: float | None = None
     """Standard deviation of the weights times the square root of the fan-in: about 1 (LeCun, Glorot) to 1.4 (He)."""
     weights_all_zero: bool = False
@@ -110,10 +103,8 @@ class LayerFacts:
     """Whether all units of the layer begin with the same weights."""
     gradients_all_equal: bool = False
     """Whether all units get the same gradient, so that equal weights stay equal."""
-    next_activation: str = ""
-    """Activation that its output goes through: ``relu``, ``tanh``, ``sigmoid``, ``gelu`` …; empty if none is known."""
     saturated_share: float | None = None
-    """Of a sigmoid or tanh: share of the outputs within 1 % of a bound."""
+    """Of a sigmoid or tanh, or of the gates of a recurrent layer: share of the outputs within 1 % of a bound."""
     dead_share: float | None = None
     """Of a rectifier: share of the units that are zero for the whole batch."""
 
@@ -129,8 +120,6 @@ class RateFacts:
     losses: tuple[tuple[float, ...], ...] = ()
     """Of each trial: the loss of the same batch before and after each virtual step."""
     optimizer: str = ""
-    is_scheduled: bool = False
-    """Whether a schedule will change the rate: a warm-up begins with next to nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,8 +139,6 @@ class Hazard:
     """Binary orders of magnitude between the operand and the edge; None if it does not apply."""
     before: str = ""
     """Neutral name of the operation that made the operand, such as ``softmax``; empty if unknown."""
-    after: str = ""
-    """Neutral name of the operation that takes the result, if that matters; empty if unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +147,6 @@ class CheckupFacts:
 
     framework: str = ""
     """``lightning``, ``torch`` or ``keras``: in whose words remedies are given."""
-    backend: str = ""
     inputs: tuple[InputFacts, ...] = ()
     losses: tuple[LossFacts, ...] = ()
     layers: tuple[LayerFacts, ...] = ()
@@ -170,8 +156,6 @@ class CheckupFacts:
     environment: Environment = field(default_factory=Environment)
     rows_read: int = 0
     """Rows that `InputFacts.values` come from."""
-    rows_total: int | None = None
-    """Of the whole training data; None if unknown."""
     resumed: bool = False
     """Whether the weights come from a checkpoint or another training: then the start is not judged as a start."""
     notes: tuple[str, ...] = ()

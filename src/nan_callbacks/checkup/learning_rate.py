@@ -40,7 +40,7 @@ def probe_rate(
         run: Losses of the first batch over :data:`STEPS` steps with a factor on the rate; None: it cannot be tried.
         learning_rate: The rate that the run begins with.
         optimizer: Its name.
-        is_scheduled: Whether a schedule will change it.
+        is_scheduled: Whether a schedule will change it: a warm-up begins with next to nothing.
 
     Returns:
         What was seen; None if nothing could be tried.
@@ -62,10 +62,7 @@ def probe_rate(
         if _falls(tried):
             break
     known = tuple(each for each in losses if each is not None)
-    return RateFacts(
-        learning_rate=learning_rate, factors=tuple(factors), losses=known, optimizer=optimizer,
-        is_scheduled=is_scheduled,
-    )  # fmt: skip
+    return RateFacts(learning_rate=learning_rate, factors=tuple(factors), losses=known, optimizer=optimizer)
 
 
 def examine_rate(facts: RateFacts | None) -> Iterator[Notice]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import keras
@@ -21,6 +22,10 @@ class Backend(Protocol):
     slots: dict[int, Snapshot]
     """The snapshots of the present fit."""
 
+    @property
+    def runs_ahead(self) -> bool:
+        """Whether the device may still be at work when a step returns, with logs that hold if it is dropped, too."""
+
     def begin(self, *args: Any) -> Iterator[Any]:
         """Take what ``fit`` hands to a train function; return an iterator over batches."""
 
@@ -33,14 +38,21 @@ class Backend(Protocol):
     def prepare(self, batch: Any) -> None:
         """Create variables that do not exist before the first batch."""
 
-    def run(self, batch: Any, limits: np.ndarray) -> tuple[Any, list[Reading]]:
-        """One guarded step: logs, and one reading per update of an optimizer."""
+    def run(self, batch: Any, limits: np.ndarray) -> tuple[Any, Callable[[], list[Reading]]]:
+        """One guarded step: logs, and what fetches its numbers from the device, one reading per update."""
 
     def run_plain(self, original: Callable[..., Any], batch: Any) -> Any:
         """One step of the model's own train function: logs."""
 
     def result(self, logs: Any) -> Any:
         """The logs computed anew from the metrics."""
+
+    @property
+    def can_try(self) -> bool:
+        """Whether :meth:`on_copies` is worth while, and takes every change back."""
+
+    def on_copies(self) -> AbstractContextManager[None]:
+        """Inside, steps change copies of the state, or what is put back at the end; asked for if :attr:`can_try`."""
 
     def capture(self, slot: int, epoch: int) -> None:
         """Copy the present state into a slot."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import jax
@@ -49,6 +51,7 @@ class GuardedStep:
         self._ran = False
         self._names: list[str] = []
         self._compiled: Any = None
+        self._chooses_logs = False
         self._copy = jax.jit(lambda values: [jnp.copy(value) for value in values])
         self._norms = jax.jit(measuring.parameter_norms)
 
@@ -82,7 +85,12 @@ class GuardedStep:
         self._names = _paths(self.model.trainable_variables)
         self._compiled = self._compile()
 
-    def run(self, batch: Any, limits: np.ndarray) -> tuple[Any, list[Reading]]:
+    @property
+    def runs_ahead(self) -> bool:
+        """JAX returns at once from a compiled step; the logs of one of Keras' own are chosen inside it."""
+        return self._chooses_logs and self._is_compiled
+
+    def run(self, batch: Any, limits: np.ndarray) -> tuple[Any, Callable[[], list[Reading]]]:
         """One guarded step."""
         try:
             logs, state, vector = self._compiled(self._live, limits, batch)
@@ -97,7 +105,7 @@ class GuardedStep:
             self._compiled = self._compile()
             logs, state, vector = self._compiled(self._live, limits, batch)
         self._live, self._ran = state, True
-        return logs, unpack(self.layouts, np.asarray(vector))
+        return logs, lambda: unpack(self.layouts, np.asarray(vector))
 
     def run_plain(self, original: Callable[..., Any], batch: Any) -> Any:
         """One step of the model's own function."""
@@ -112,6 +120,21 @@ class GuardedStep:
         mapping = list(zip(self.model.metrics_variables, self._live[METRICS], strict=True))
         with keras.StatelessScope(state_mapping=mapping):
             return metrics_result(self.model, logs)
+
+    @property
+    def can_try(self) -> bool:
+        """A compiled step takes its state as an argument."""
+        return self._is_compiled
+
+    @contextmanager
+    def on_copies(self) -> Iterator[None]:
+        """The copies are what the steps are given, and may give away."""
+        live, ran = self._live, self._ran
+        self._live = tuple(self._copy(group) for group in live)
+        try:
+            yield
+        finally:
+            self._live, self._ran = live, ran
 
     def capture(self, slot: int, epoch: int) -> None:
         """Copy the state into a slot."""
@@ -176,9 +199,12 @@ class GuardedStep:
             groups = [[variable.value for variable in group] for group in variables]
         return [*groups, [variable.value for variable in seeds]], [*variables, seeds]
 
+    @property
+    def _is_compiled(self) -> bool:
+        return bool(self.model.jit_compile) and not self.model.run_eagerly
+
     def _compile(self) -> Any:
-        model = self.model
-        if model.run_eagerly or not model.jit_compile:
+        if not self._is_compiled:
             return self._guarded_step
 
         # A function of its own each time: jax keeps traces by the identity of what it compiles.
@@ -197,7 +223,16 @@ class GuardedStep:
             logs, new = self.user_step(state, data)
             new, vector = step.finish(state, new)
         self.layouts = step.layouts
-        return logs, new, vector
+        return self._chosen_logs(step.admitted, logs, new[METRICS]), new, vector
+
+    def _chosen_logs(self, admitted: Any, logs: Any, metrics: list[Any]) -> Any:
+        """The logs of a step, or of the metrics that were kept if it is dropped: nobody waits for the verdict."""
+        with keras.StatelessScope(state_mapping=list(zip(self.model.metrics_variables, metrics, strict=True))):
+            kept = self.model.get_metrics_result() if self.deferring else None
+        self._chooses_logs = isinstance(logs, dict) and isinstance(kept, dict) and set(kept) == set(logs)
+        if kept is None or not self._chooses_logs:
+            return logs
+        return {name: jax.tree.map(partial(jnp.where, admitted), logs[name], kept[name]) for name in logs}
 
 
 def _paths(variables: list[Any]) -> list[str]:

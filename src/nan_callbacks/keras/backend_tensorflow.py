@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from nan_callbacks.keras import tensorflow_measure as measuring
 from nan_callbacks.keras.gate import admits
 from nan_callbacks.keras.interception import Interception, LossMemory, scaled_rate
 from nan_callbacks.keras.model_parts import (
+    global_seed,
     leaf_optimizers,
     metrics_result,
     optimizers_of,
@@ -24,6 +25,9 @@ from nan_callbacks.keras.model_parts import (
 from nan_callbacks.keras.readings import LR_SCALE, Layout, Reading, unpack
 from nan_callbacks.keras.snapshot import Snapshot, VariableGroups, variable_groups
 
+TRIAL_SLOT = -1
+"""Beside the slots that the core knows, for the time of a trial."""
+
 
 class GuardedStep:
     """See :class:`nan_callbacks.keras.backend.Backend`.
@@ -31,6 +35,8 @@ class GuardedStep:
     Args:
         model: A compiled model.
     """
+
+    runs_ahead = False  # Keras itself reads the logs of every step on TensorFlow
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -79,12 +85,12 @@ class GuardedStep:
         self._read_all = tf.function(self._values)
         self._compiled = self._compile()
 
-    def run(self, batch: Any, limits: np.ndarray) -> tuple[Any, list[Reading]]:
+    def run(self, batch: Any, limits: np.ndarray) -> tuple[Any, Callable[[], list[Reading]]]:
         """One guarded step."""
         if self._limits[0] is not limits:
             self._limits = limits, tf.constant(limits)
         logs, vector = self._compiled([(batch, self._limits[1])])
-        return logs, unpack(self.layouts, vector.numpy())
+        return logs, lambda: unpack(self.layouts, vector.numpy())
 
     def run_plain(self, original: Callable[..., Any], batch: Any) -> Any:
         """One step of the model's own function."""
@@ -93,6 +99,28 @@ class GuardedStep:
     def result(self, logs: Any) -> Any:
         """The logs from the metrics as they are now."""
         return metrics_result(self.model, logs)
+
+    @property
+    def can_try(self) -> bool:
+        """A compiled step has no side effects but on variables; those that it would create could not be put back."""
+        built = all(optimizer.built for optimizer in self.optimizers)
+        return built and self.replicas == 1 and not self.model.run_eagerly
+
+    @contextmanager
+    def on_copies(self) -> Iterator[None]:
+        """The variables are put back at the end."""
+        before = {id(variable) for variable in global_seed()}
+        self.capture(TRIAL_SLOT, 0)
+        try:
+            yield
+        finally:
+            self.restore(TRIAL_SLOT, 0)
+            del self.slots[TRIAL_SLOT]
+            for state in global_seed():
+                if id(state) not in before:  # made by the first step: a seed, and how often it was drawn from
+                    state.assign([state[0], 0])
+            for metric in self.model.metrics:  # some come into being with the first step; all of them are at zero
+                metric.reset_state()
 
     def capture(self, slot: int, epoch: int) -> None:
         """Copy the state into a slot."""

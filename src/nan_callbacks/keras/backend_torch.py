@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +34,9 @@ class GuardedStep:
     Args:
         model: A compiled model.
     """
+
+    runs_ahead = False
+    can_try = False  # nothing is compiled, so that the laboratory is as quick
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -65,14 +69,14 @@ class GuardedStep:
         index = {id(variable): i for i, variable in enumerate(self.state)}
         self.variances = [(each, index[id(each)]) for each in running_variances(model) if id(each) in index]
 
-    def run(self, batch: Any, limits: np.ndarray) -> tuple[Any, list[Reading]]:
+    def run(self, batch: Any, limits: np.ndarray) -> tuple[Any, Callable[[], list[Reading]]]:
         """One guarded step."""
         step = self.make_step(self, limits)
         with self.interception.installed(), self.interception.watching(step):
             logs = self._train_function(batch)
         if step.readings and not all(reading.admitted for reading in step.readings):
             step.put_state_back()
-        return logs, step.readings
+        return logs, lambda: step.readings
 
     def run_plain(self, original: Callable[..., Any], batch: Any) -> Any:
         """One step of the model's own function."""
@@ -81,6 +85,10 @@ class GuardedStep:
     def result(self, logs: Any) -> Any:
         """The logs from the metrics as they are now."""
         return metrics_result(self.model, logs)
+
+    def on_copies(self) -> AbstractContextManager[None]:
+        """Never asked for."""
+        raise NotImplementedError
 
     def capture(self, slot: int, epoch: int) -> None:
         """Copy the state into a slot."""

@@ -10,22 +10,20 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from nan_callbacks.checkup.facts import CheckupFacts
-from nan_callbacks.checkup.learning_rate import STEPS, probe_rate
 from nan_callbacks.checkup.notice import CheckupReport
 from nan_callbacks.checkup.rules import judge
 from nan_callbacks.diagnosis.known_issues import Environment, installed_versions
-from nan_callbacks.diagnosis.lab import Variation
 from nan_callbacks.errors import ConfigurationError
 from nan_callbacks.keras.checkup_facts import components_of, inputs_of, layers_of, rows_of_parts
 from nan_callbacks.keras.checkup_probe import passages_of
+from nan_callbacks.keras.checkup_trials import GuardedTrials, LabTrials, Trials, rate_of
 from nan_callbacks.keras.evidence import narrowest
 from nan_callbacks.keras.hazard_scan import hazards_of
 from nan_callbacks.keras.lab import KerasLab
 from nan_callbacks.keras.loss_facts import losses_of
-from nan_callbacks.keras.model_parts import leaf_optimizers, obstacle_of, optimizers_of
+from nan_callbacks.keras.model_parts import obstacle_of
 
 MOST_ROWS = 4096
 MOST_BATCHES = 64
@@ -68,30 +66,44 @@ def checkup(
     return examine(KerasLab(model, first), rows, ignore=ignore, strict=strict)
 
 
-def look_over_fit(session: Any, arrays: tuple[Any, ...] | None, ignore: Collection[str]) -> CheckupReport:
+def look_over_fit(
+    session: Any, arrays: tuple[Any, ...] | None, ignore: Collection[str], *, strict: bool = False
+) -> CheckupReport:
     """Look over a fit that is about to make its first step.
 
     Args:
         session: The guard's session.
         arrays: What ``fit`` was called with, if those were arrays.
         ignore: Codes that are not to be told.
+        strict: Whether an error of the checkup itself is raised rather than noted in the report.
     """
     obstacle = obstacle_of(session.model)
     if obstacle:
         return CheckupReport(notes=(f"not looked over: {obstacle}",))
-    batch = session.batches[0]
-    lab = KerasLab(session.model, batch, state=lambda: getattr(session.backend, "live", None))
+    batch, backend = session.batches[0], session.backend
+    lab = KerasLab(session.model, batch, state=lambda: getattr(backend, "live", None))
+    trials = GuardedTrials(backend, batch, session.monitor.lr_scale) if backend.can_try else None
     rows = rows_of_parts([batch]) if arrays is None else _of_arrays(tuple(arrays), 1)[1]
     strategy = type(keras.distribution.distribution()).__name__
     on_jax = keras.backend.backend() == "jax"
     # On JAX the traced step compiles every kind of operation, which takes longer than many a training.
-    return examine(lab, rows, ignore=ignore, components={strategy}, resumed=session.monitor.step > 0, scan=not on_jax)
+    return examine(
+        lab,
+        rows,
+        trials=trials,
+        ignore=ignore,
+        components={strategy},
+        resumed=session.monitor.step > 0,
+        scan=not on_jax,
+        strict=strict,
+    )
 
 
 def examine(
     lab: KerasLab,
     rows: dict[str, np.ndarray],
     *,
+    trials: Trials | None = None,
     ignore: Collection[str] = (),
     components: Collection[str] = (),
     resumed: bool = False,
@@ -103,6 +115,7 @@ def examine(
     Args:
         lab: The first step, held still.
         rows: Parts of batches over all rows that were read, by name.
+        trials: Where steps are tried; None: in the laboratory.
         ignore: Codes that are not to be told.
         components: What the run uses besides its model, for known issues.
         resumed: Whether the weights come from a checkpoint.
@@ -114,11 +127,11 @@ def examine(
     passages = passages_of(lab)
     notes = [f"the model cannot be called: {passages.raised}"] if passages.raised else []
     parts = _Parts(notes, strict)
-    trial = lab.run(Variation())
-    if trial.raised:
-        notes.append(f"the first step raises an error: {trial.raised}")
-    can_run = trial.supported and not trial.raised
-    gradients = lab.gradients if can_run else {}
+    trials = trials or LabTrials(lab)
+    if trials.raised:
+        notes.append(f"the first step raises an error: {trials.raised}")
+    can_run, gradients = not trials.raised, trials.gradients
+    sound = all(map(math.isfinite, gradients.values()))
     inputs, losses, layers = lab.held_still_for(
         lambda: (
             inputs_of(model, batch, passages, rows),
@@ -128,12 +141,15 @@ def examine(
     )
     facts = CheckupFacts(
         framework="keras",
-        backend=keras.backend.backend(),
         inputs=inputs,
         losses=losses,
         layers=layers,
-        rate=parts.tried("the learning rate", lambda: _rate(lab)) if can_run and not resumed else None,
-        hazards=parts.tried("hazards", lambda: hazards_of(lab, SCAN_SECONDS)) or () if scan and can_run else (),
+        rate=parts.tried("the learning rate", lambda: rate_of(model, trials, lab.held_still_for))
+        if can_run and not resumed
+        else None,
+        hazards=parts.tried("hazards", lambda: hazards_of(lab, SCAN_SECONDS, sound=sound)) or ()
+        if scan and can_run
+        else (),
         environment=Environment(
             versions=installed_versions(),
             devices=_devices(),
@@ -163,23 +179,6 @@ class _Parts:
                 raise
             self._notes.append(f"{what}: not looked at, {type(error).__name__}: {error}")
             return None
-
-
-def _rate(lab: KerasLab) -> Any:
-    leaves = [leaf for optimizer in optimizers_of(lab.model) for leaf in leaf_optimizers(optimizer)]
-    if not leaves:
-        return None
-    rates = [float(ops.convert_to_numpy(leaf.learning_rate)) for leaf in leaves]
-    schedules = keras.optimizers.schedules.LearningRateSchedule
-
-    def run(factor: float) -> tuple[float, ...] | None:
-        trial = lab.run(Variation(steps=STEPS + 1, lr_factor=factor))
-        return trial.losses if trial.supported and not trial.raised else None
-
-    names = ", ".join(type(leaf).__name__ for leaf in leaves)
-    scheduled = any(isinstance(getattr(leaf, "_learning_rate", None), schedules) for leaf in leaves)
-    largest = max(rates)
-    return probe_rate(run, largest, optimizer=names, is_scheduled=scheduled) if largest else None
 
 
 def _devices() -> tuple[str, ...]:

@@ -138,6 +138,7 @@ class NaNGuard(GuardShell, keras.callbacks.Callback):
         Raises:
             NaNCallbacksError: If no batch has been trained on under guard.
         """
+        self.catch_up()
         step = self._last_step if self._session is None else self._session.last_step()
         if step is None:
             raise NaNCallbacksError(NO_STEP)
@@ -171,6 +172,7 @@ class NaNGuard(GuardShell, keras.callbacks.Callback):
         """Somebody may have compiled the model anew."""
         if self._session is None:
             return
+        self.catch_up()
         if self._model.train_function is not self._function and self._function is not None:
             self._model.make_train_function()
             self._install()
@@ -223,8 +225,15 @@ class NaNGuard(GuardShell, keras.callbacks.Callback):
             self._load_resumed(session)
         limits = session.before_step(batch)
         if self._monitor.step == 0:
-            self._look_over(self._model, partial(look_over_fit, session, self._rows, self.ignore))
+            self._look_over(self._model, partial(look_over_fit, session, self._rows, self.ignore, strict=self.strict))
+        last = self._monitor.step + max(len(session.backend.optimizers), 1) - 1  # of the updates of one batch
+        session.layers.before_step(due=self._health.is_due(last))
         return limits
+
+    def catch_up(self) -> None:
+        """Judge the newest step if that was put off."""
+        if self._function is not None:
+            self._function.settle()
 
     def after_step(self, readings: list[Reading]) -> bool:
         """Judge a step; whether the logs must be computed anew."""
@@ -291,7 +300,10 @@ class NaNGuard(GuardShell, keras.callbacks.Callback):
         if self._session is None:
             return {}
         self._batches_ended += 1
-        return self._values() if self._batches_ended % every == 0 else {}
+        if self._batches_ended % every:
+            return {}
+        self.catch_up()
+        return self._values()
 
     @fails_open
     def _epoch_values(self) -> dict[str, float]:
@@ -323,10 +335,12 @@ class NaNGuard(GuardShell, keras.callbacks.Callback):
         if self._session is None:
             self._session = GuardSession(model, backend, self._monitor, self._journal, self._desk)
         self._session.backend = backend
-        self._function = OwnedTrainFunction(model, backend, self)
+        unobserved = self._surroundings is not None and self._surroundings.unobserved
+        self._function = OwnedTrainFunction(model, backend, self, unobserved=unobserved)
         self._function.install()
 
     def _before_save(self) -> None:
+        self.catch_up()
         if self._session is not None and self._prepared and not self._aside:
             self._session.check_parameters()
 

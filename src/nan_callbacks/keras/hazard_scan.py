@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import keras
 
 from nan_callbacks.checkup.facts import Hazard
-from nan_callbacks.diagnosis.lab import Variation
 from nan_callbacks.keras.hazard_trace import HazardTrace
 from nan_callbacks.keras.lab import KerasLab
 
 
-def hazards_of(lab: KerasLab, budget_seconds: float) -> tuple[Hazard, ...]:
+def hazards_of(lab: KerasLab, budget_seconds: float, *, sound: bool) -> tuple[Hazard, ...]:
     """Operations of the user's own code that are one unlucky batch from failing.
 
     Args:
         lab: The first step, held still.
         budget_seconds: Time after which the scan gives up, with what it has.
+        sound: Whether all gradients of the step are finite: then something masks elements outside of a domain.
     """
-    # Elements outside of the domain with finite gradients all the same: whatever comes before masks them.
-    sound = all(map(math.isfinite, lab.run(Variation()).grad_norms))
     found = _on_torch(lab) if keras.backend.backend() == "torch" else _traced(lab, budget_seconds)
     return tuple(each for each in found if not (sound and each.kind == "unguarded_gradient"))
 
@@ -31,6 +28,8 @@ def _traced(lab: KerasLab, budget_seconds: float) -> tuple[Hazard, ...]:
 
     def make_trace(*args: Any) -> HazardTrace:
         traces.append(HazardTrace(*args))
+        # A compiled JAX step holds its operations in an order of its own.
+        traces[-1].ends_with_the_forward_pass = keras.backend.backend() == "tensorflow"
         return traces[-1]
 
     lab.replay(budget_seconds, make_trace=make_trace)

@@ -11,7 +11,7 @@ from nan_callbacks.checkup.hazards import BITS, FLOORS, POSITIVE, headroom_bits,
 from nan_callbacks.core.tensor_summary import TensorSummary
 from nan_callbacks.diagnosis.operations import neutral_name
 from nan_callbacks.keras.replay_sites import Site
-from nan_callbacks.keras.replay_trace import Happening, Trace, dtype_name
+from nan_callbacks.keras.replay_trace import Happening, OutOfTimeError, Trace, dtype_name
 
 WATCHED = frozenset({"log", "divide", "reciprocal", "sqrt", "rsqrt", "exp"})
 
@@ -37,6 +37,9 @@ class _Made:
 class HazardTrace(Trace):
     """A trace that looks at the operands of the user's own operations, forward only."""
 
+    ends_with_the_forward_pass = False
+    """Whether the step is left once the first gradient is computed: the way back is longer and tells nothing."""
+
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.hazards: list[Hazard] = []
@@ -48,6 +51,8 @@ class HazardTrace(Trace):
     ) -> list[int | None]:
         """Note one operation."""
         happening = describe()
+        if happening.derivative and self.ends_with_the_forward_pass:
+            raise OutOfTimeError
         name = neutral_name(happening.native)
         values = tuple(value for value, _ in operands)
         self._kept.append((values, results))  # an address must not be used twice

@@ -43,6 +43,8 @@ class WatchedStep:
         self.owner = owner
         self.limits = limits
         self.layouts: list[Layout] = []
+        self.admitted: Any = True
+        """Whether the step stays under its limits, once it is finished."""
         self._loss = LossMemory()
         self._call: tuple[Any, Any, Any, Any] | None = None
 
@@ -78,7 +80,7 @@ class WatchedStep:
         names, norms, total, counts = self._gradients(old_groups, new_groups, scale)
         loss = None if self._loss.value is None else jnp.asarray(self._loss.value, jnp.float32).reshape(())
         jump = self._growth(old_groups[1], new_groups[1])
-        admitted = admits(self.limits[0], loss, total, jump)
+        admitted = self.admitted = admits(self.limits[0], loss, total, jump)
         run = admitted
         if scaler:
             fine = True if loss is None else jnp.isfinite(loss)

@@ -14,7 +14,7 @@ from nan_callbacks.keras.interception import Interception
 from nan_callbacks.keras.lab_hands import Numbers, Probe, Turns, Watcher, models_fault
 from nan_callbacks.keras.lab_state import attributes_kept
 from nan_callbacks.keras.model_parts import optimizers_of
-from nan_callbacks.keras.replay_state import all_variables, layer_losses_kept
+from nan_callbacks.keras.replay_state import all_variables, layer_losses_kept, python_streams_kept
 from nan_callbacks.torch.lab_start import Widened, cast_state
 from nan_callbacks.torch.lab_state import stand_ins
 
@@ -35,6 +35,7 @@ class StepHands:
         """Copies stand in for the data of all parameters, buffers and variables."""
         model = self._model
         with ExitStack() as stack:
+            stack.enter_context(python_streams_kept())
             stack.enter_context(attributes_kept(model))
             stack.enter_context(layer_losses_kept(model))
             stack.enter_context(stand_ins(model, (), [*model.metrics, *optimizers_of(model)]))

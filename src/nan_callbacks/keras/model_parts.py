@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import keras
@@ -80,6 +81,14 @@ def global_seed() -> list[Any]:
     except ImportError:
         return []
     return [] if generator is None else [generator.state]
+
+
+def forget_global_seed() -> None:
+    """Let Keras make its generator for unseeded draws anew when it is next needed."""
+    with suppress(ImportError):
+        from keras.src.backend.common import global_state
+
+        global_state.set_global_attribute("global_seed_generator", None)
 
 
 def learning_rate_variables(optimizers: list[Any]) -> set[int]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nan_callbacks.keras.model_parts import global_seed, optimizers_of, unique
+from nan_callbacks.keras.model_parts import forget_global_seed, global_seed, optimizers_of, unique
 
 
 def all_variables(model: Any) -> list[Any]:
@@ -20,11 +20,16 @@ def all_variables(model: Any) -> list[Any]:
 
 @contextmanager
 def python_streams_kept() -> Iterator[None]:
-    """Python's and numpy's global random streams stand after the block where they stood before."""
-    before = random.getstate(), np.random.get_state()  # noqa: NPY002
+    """Python's and numpy's global random streams stand after the block where they stood before.
+
+    Keras' generator for unseeded draws is forgotten if it came into being inside: the next draw makes the same again.
+    """
+    before, unborn = (random.getstate(), np.random.get_state()), not global_seed()  # noqa: NPY002
     try:
         yield
     finally:
+        if unborn:
+            forget_global_seed()
         random.setstate(before[0])
         np.random.set_state(before[1])  # noqa: NPY002
 

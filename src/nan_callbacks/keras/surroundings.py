@@ -35,6 +35,9 @@ class Guarding(Protocol):
     def before_validation(self) -> dict[str, float]:
         """Make sure of the weights; nothing to show."""
 
+    def catch_up(self) -> None:
+        """Judge what has not been judged yet."""
+
 
 class Surroundings:
     """Changes to the objects of one fit, all of them undone at its end.
@@ -52,6 +55,8 @@ class Surroundings:
         self._model = model
         self._guard = guard
         self._undo = ExitStack()
+        self.unobserved = False
+        """Whether Keras may call the callbacks at the end of a batch later: none of them has something to do there."""
         self.sees_callbacks = False
         """Whether there is a list of callbacks; otherwise the guard must do without what it is told from here."""
 
@@ -59,6 +64,8 @@ class Surroundings:
         """Called while a list of callbacks is given its model."""
         patches = Patches()
         patches.plan(self._model, "evaluate", self._validation())
+        if keras.backend.backend() == "jax":
+            patches.plan(self._model, "jax_state_sync", self._sync(self._model.jax_state_sync))
         callbacks = callback_list()
         if callbacks is not None:
             for name in HOOKS:
@@ -68,6 +75,7 @@ class Surroundings:
                     for name in ("on_train_batch_end", "on_epoch_end"):
                         patches.plan(bar, name, _without_values(getattr(bar, name)))
             self.sees_callbacks = True
+            self.unobserved = getattr(callbacks, "_async_train", False)
         self._undo.enter_context(patches.applied())
 
     def watch_data(self) -> None:
@@ -104,6 +112,19 @@ class Surroundings:
                 raise
 
         return hook
+
+    def _sync(self, original: Callable[[], None]) -> Callable[[], None]:
+        """What whoever wants to see the model's variables calls on JAX, ``fit`` at the end of an epoch included."""
+
+        def jax_state_sync() -> None:
+            try:
+                self._guard.catch_up()
+            except BaseException:
+                self._guard.broke_off()
+                raise
+            original()
+
+        return jax_state_sync
 
     def _validation(self) -> Callable[..., Any]:
         @functools.wraps(type(self._model).evaluate)

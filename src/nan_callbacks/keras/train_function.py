@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -38,13 +39,17 @@ class OwnedTrainFunction:
     ``fit`` looks ``model.train_function`` up at every step. Calls from anywhere else (``train_on_batch``, a later fit
     without us) go to the model's own function.
 
+    Where Keras does not wait for its device after a step, neither does this: the step is judged once the next batch has
+    been fetched, or when somebody wants to know (:meth:`settle`).
+
     Args:
         model: The model of the fit.
         backend: Its guarded step.
         driver: The guard.
+        unobserved: Whether no callback looks at the end of each batch, where a step that is not judged yet would show.
     """
 
-    def __init__(self, model: Any, backend: Backend, driver: Driver) -> None:
+    def __init__(self, model: Any, backend: Backend, driver: Driver, *, unobserved: bool = False) -> None:
         self.original: Callable[..., Any] = model.train_function
         self._model = model
         self._history = model.history
@@ -52,6 +57,9 @@ class OwnedTrainFunction:
         self._driver = driver
         self._works = False
         self._good_logs: Any = None
+        self._unobserved = unobserved
+        self._pending: Callable[[], list[Reading]] | None = None
+        self._thread = threading.get_ident()
 
     def install(self) -> None:
         """Take the place of the model's function."""
@@ -62,9 +70,16 @@ class OwnedTrainFunction:
         if self._model.train_function is self:
             self._model.train_function = self.original
 
+    def settle(self) -> None:
+        """Judge the newest step if that has not been done yet. Callbacks in threads of their own see it unjudged."""
+        if self._pending is not None and threading.get_ident() == self._thread:
+            pending, self._pending = self._pending, None
+            self._driver.after_step(pending())
+
     def __call__(self, *args: Any) -> Any:
         """Train on the batches of one call."""
         if self._driver.is_aside or self._model.history is not self._history:
+            self._pending = None
             self.uninstall()
             return self.original(*args)
         if sys._getframe(1).f_code.co_name != "fit" and not inside_fit(self._model):  # the quick look first
@@ -90,17 +105,28 @@ class OwnedTrainFunction:
                 if logs is None:
                     raise
                 break
+            if self._stops_late():
+                logs = self._good_logs
+                break
             logs = self._step(batch)
             if self._model.stop_training:
                 break
         return self._backend.end(logs)
+
+    def _stops_late(self) -> bool:
+        """Whether the training ends with a step that has only now been judged: the batch is not trained on."""
+        stopping = self._model.stop_training
+        self.settle()
+        return not stopping and bool(self._model.stop_training)
 
     def _step(self, batch: Any) -> Any:
         limits = None if self._driver.is_aside else self._driver.before_step(batch)
         if limits is None:
             return self._backend.run_plain(self.original, batch)
         try:
-            logs, readings = self._backend.run(batch, limits)
+            logs, read = self._backend.run(batch, limits)
+            late = self._works and self._unobserved and self._backend.runs_ahead
+            readings = [] if late else read()
         except Exception as error:
             if self._works:
                 raise
@@ -108,6 +134,9 @@ class OwnedTrainFunction:
             self._driver.could_not_guard(error)
             return logs
         self._works = True
+        if late:
+            self._pending, self._good_logs = read, logs
+            return logs
         if not self._driver.after_step(readings):
             self._good_logs = logs
             return logs
