@@ -5,6 +5,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from nan_callbacks.checkup.facts import InputFacts
+from nan_callbacks.checkup.inputs import examine_inputs
 from nan_callbacks.checkup.rules import judge
 from tests.checkup.facts import healthy, indices, normal, numbers, of_input, said
 
@@ -264,3 +266,18 @@ def test_each_input_is_told_by_its_name():
 def judged(*inputs):
     rows = max(len(each.values) for each in inputs)
     return judge(healthy(inputs=inputs, losses=(), rows_read=rows)).notices
+
+
+def test_token_ids_that_are_all_the_same_say_nothing():
+    ids = InputFacts(name="x", values=np.zeros((64, 5), np.int64), use="indices", first_layer="words", table_rows=9)
+    found = list(examine_inputs((ids,), 64))
+
+    assert [(each.code, each.kind) for each in found] == [("DATA506", "all_constant")]
+
+
+def test_token_ids_of_a_padded_batch_are_no_constant():
+    values = np.zeros((64, 5), np.int64)
+    values[3, 0] = 2
+    ids = InputFacts(name="x", values=values, use="indices", first_layer="words", table_rows=9)
+
+    assert list(examine_inputs((ids,), 64)) == []

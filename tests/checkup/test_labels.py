@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nan_callbacks.checkup.facts import LossFacts
 from nan_callbacks.checkup.labels import examine_labels
 from tests.checkup.facts import classification, normal, of_loss, regression, without_all_rows
 
@@ -293,3 +294,26 @@ def test_a_loss_of_one_sample_without_an_axis_of_rows_does_no_harm(kind, target)
     loss = classification(np.array(target), kind=kind, predictions=normal(*shape), class_axis=axis, all_targets=None)
     told = of_loss(loss)
     assert (("DATA501", "targets") in told) == bool(np.isnan(target))
+
+
+def test_the_number_of_a_class_spread_over_all_outputs_is_another_form():
+    labels = np.random.default_rng(0).integers(0, 10, 64)
+    spread = np.repeat(labels[:, None], 10, axis=1).astype("float32")
+    loss = LossFacts(kind="squared_error", predictions=np.full((64, 10), 0.1), targets=spread, activation="softmax")
+
+    assert [(each.code, each.kind) for each in examine_labels((loss,))] == [("DATA508", "repeated")]
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        np.zeros((64, 10), "float32"),  # what an adversary is asked for
+        np.random.default_rng(0).normal(size=(64, 10)).astype("float32"),
+        np.eye(10, dtype="float32")[np.arange(64) % 10],
+    ],
+    ids=["zeros", "numbers", "one-hot rows"],
+)
+def test_targets_of_their_own_for_each_output_are_not(targets):
+    loss = LossFacts(kind="squared_error", predictions=np.full((64, 10), 0.1), targets=targets)
+
+    assert "DATA508" not in [each.code for each in examine_labels((loss,))]

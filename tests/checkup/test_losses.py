@@ -5,6 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nan_callbacks.checkup.facts import LossFacts
+from nan_callbacks.checkup.losses import examine_losses
 from tests.checkup.facts import classification, normal, of_loss, regression
 
 LABELS = np.arange(64) % 4
@@ -158,3 +160,15 @@ def test_next_to_no_outputs_do_no_harm(kind, takes_log, shown, from_logits):
 def test_a_single_probability_does_no_harm(from_logits):
     shown = {"kind": "binary_cross_entropy", "predictions": np.array(0.5), "from_logits": from_logits}
     assert of_loss(regression(np.empty(0), **shown)) == []
+
+
+@pytest.mark.parametrize(("scores", "codes"), [(True, ["LOSS404"]), (False, [])])
+def test_an_alignment_takes_logarithms_of_probabilities(scores, codes):
+    predictions = np.random.default_rng(0).normal(size=(18, 4, 7)).astype("float32")
+    if not scores:
+        predictions = predictions - np.log(np.exp(predictions).sum(-1, keepdims=True))
+    loss = LossFacts(
+        kind="alignment", from_logits=False, takes_log=True, predictions=predictions, targets=np.ones((4, 3), np.int64)
+    )
+
+    assert [each.code for each in examine_losses((loss,))] == codes

@@ -106,7 +106,8 @@ class SimulatedLab:
     def _batches(self, variation: Variation) -> list[Batch]:
         last = self.recent[-1] if variation.other_batch else self._treated(variation)
         before = [self.recent[index % len(self.recent)] for index in range(max(0, variation.steps - 1))]
-        return [self._scaled(batch, variation) for batch in (*before, last)]
+        after = self.recent[-1:] if variation.then_other else []
+        return [self._scaled(batch, variation) for batch in (*before, last, *after)]
 
     def _treated(self, variation: Variation) -> Batch:
         inputs, targets = self.failed

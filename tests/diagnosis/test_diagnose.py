@@ -236,3 +236,116 @@ def test_rules_are_pure_and_ranked(evidence: Evidence):
     assert [each.code for each in first] == [each.code for each in second]
     assert [each.score for each in first] == sorted((each.score for each in first), reverse=True)
     assert all(0 < each.score <= 1 for each in first)
+
+
+STALLED = {"loss": 1.0, "grad_norm": 0.0}
+
+
+def standing_still(variation: Variation) -> Trial:
+    return Trial(variation=variation, losses=(1.0,) * max(1, variation.steps), grad_norms=(0.0,))
+
+
+def test_a_learning_rate_of_zero_needs_no_experiment():
+    history = History(losses=(1.0,) * 50, grad_norms=(0.5,) * 50, learning_rates=(1e-3, 5e-4, 0.0))
+    evidence = Evidence(seen=seen(loss=1.0, grad_norm=0.5, learning_rates=(0.0,)), history=history)
+    found = diagnose(evidence, ScriptedLab(standing_still))
+
+    assert [(verdict.code, verdict.confidence) for verdict in found.verdicts] == [("OPT602", Confidence.LIKELY)]
+    assert "it has fallen from 0.001" in found.describe()
+
+
+def test_two_matrices_of_zeros_block_each_other():
+    history = History(losses=(1.0,) * 50, grad_norms=(0.0,) * 50)
+    evidence = Evidence(seen=seen(**STALLED), history=history, zero_weights=("net.down", "net.up"))
+
+    def answer(variation: Variation) -> Trial:
+        fresh = variation.start is Start.FRESH
+        losses = tuple((0.9 if fresh else 1.0) ** step for step in range(max(1, variation.steps)))
+        return Trial(variation=variation, losses=losses, grad_norms=(1.0 if fresh else 0.0,))
+
+    found = diagnose(evidence, ScriptedLab(answer))
+    assert found.cause is not None
+    assert (found.cause.code, found.cause.confidence) == ("ACT305", Confidence.CONFIRMED)
+    one = diagnose(Evidence(seen=seen(**STALLED), history=history, zero_weights=("net.last",)), ScriptedLab(answer))
+    assert "ACT305" not in [verdict.code for verdict in one.verdicts]
+
+
+def test_gradients_that_a_half_precision_format_swallows():
+    evidence = Evidence(
+        seen=seen(**STALLED), history=History(losses=(1.0,) * 50, grad_norms=(0.0,) * 50), precision="float16"
+    )
+
+    def answer(variation: Variation) -> Trial:
+        wide = variation.dtype == "float32"
+        losses = tuple((0.9 if wide else 1.0) ** step for step in range(max(1, variation.steps)))
+        return Trial(variation=variation, losses=losses, grad_norms=(1.0,))
+
+    found = diagnose(evidence, ScriptedLab(answer))
+    assert found.cause is not None
+    assert (found.cause.code, found.cause.confidence) == ("OPT604", Confidence.CONFIRMED)
+    assert "all gradients are 0" in found.describe()
+
+
+def spike(**about) -> Evidence:
+    finding = Finding(
+        code="GRAD201", title="", step=100, epoch=0, batch_index=1, severity=Severity.ERROR, action=Action.SKIP_STEP,
+        quantity="grad_norm", limit=20.0,
+    )  # fmt: skip
+    history = History(losses=(1.0,) * 50, grad_norms=(1.0,) * 50, param_norms=(5.0,) * 4)
+    return Evidence(**{"seen": seen(loss=1.0, grad_norm=1e4), "findings": (finding,), "history": history, **about})
+
+
+def test_an_unclipped_explosion_is_proved_by_what_its_update_does_to_another_batch():
+    def answer(variation: Variation) -> Trial:
+        losses = [1.0] * max(1, variation.steps)
+        if variation.then_other:
+            losses.append(1.1 if variation.clip_norm else 80.0)
+        return Trial(variation=variation, losses=tuple(losses), grad_norms=(1e4,))
+
+    found = diagnose(spike(), ScriptedLab(answer))
+    assert found.cause is not None
+    assert (found.cause.code, found.cause.confidence) == ("GRAD203", Confidence.CONFIRMED)
+    assert "then another batch, 1 step from the state before the failure: the loss of that batch is 80" in (
+        found.describe()
+    )
+
+
+def test_an_explosion_that_an_adaptive_optimizer_takes_calmly_is_likely_all_the_same():
+    def answer(variation: Variation) -> Trial:
+        return Trial(variation=variation, losses=(1.0,) * (max(1, variation.steps) + 1), grad_norms=(1e4,))
+
+    found = diagnose(spike(), ScriptedLab(answer))
+    assert found.cause is not None
+    assert (found.cause.code, found.cause.confidence) == ("GRAD203", Confidence.LIKELY)
+
+
+def test_labels_are_not_accused_by_a_model_that_has_lost_its_way():
+    labels = BatchPart(
+        role=Role.TARGET, failed=TensorSummary(name="y", shape=(16,), dtype="int64", minimum=0.0, maximum=3.0),
+        recent=TensorSummary(name="y", shape=(64,), dtype="int64", minimum=0.0, maximum=3.0), is_integral=True,
+    )  # fmt: skip
+    history = History(losses=(400.0,) * 50, grad_norms=(1.0,) * 50)
+    lost = hypothesise(spike(batch=(labels,), guilty_rows=(4,), history=history))
+    sound = hypothesise(spike(batch=(labels,), guilty_rows=(4,)))
+
+    assert "DATA504" not in [each.code for each in lost]
+    assert "DATA504" in [each.code for each in sound]
+
+
+def test_a_rare_target_that_does_no_harm_is_not_to_blame():
+    # Without sample 17 the step succeeds, but not because of its target: brought back into range, it fails again.
+    target = BatchPart(
+        role=Role.TARGET, failed=TensorSummary(name="time", shape=(16,), dtype="float32"),
+        recent=TensorSummary(name="time", shape=(64,), dtype="float32"), outlier_rows=(7,), outlier_ratio=31.0,
+    )  # fmt: skip
+    origin = Origin(
+        kind=OriginKind.OPERATION, operation="log", operands=(TensorSummary.of([0.0, 1.0]),),
+        result=TensorSummary.of([-math.inf]), rows=(7,),
+    )  # fmt: skip
+    evidence = Evidence(
+        seen=seen(), batch=(target,), guilty_rows=(7,), replay=ReplayResult(origin=origin, reproduced=True),
+        history=History(losses=(1.0,) * 50),
+    )  # fmt: skip
+    found = diagnose(evidence, ScriptedLab(lambda variation: trial(variation, broken=7 not in variation.without_rows)))
+    assert found.cause is not None
+    assert (found.cause.code, found.cause.confidence) == ("NAN111", Confidence.CONFIRMED)

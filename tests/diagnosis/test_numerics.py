@@ -65,6 +65,8 @@ def test_forward(operation: str, operands: list[list[float]], expected: str | No
         ("std", [ONE], "NAN113"),
         ("acos", [[1.0]], "NAN113"),
         ("power", [ZERO, [0.5]], "NAN113"),
+        ("power", [NEGATIVE, [0.4]], "NAN113"),  # as of the logarithm of a negative number: not used, but derived
+        ("power", [HUGE, [3.0]], "NAN110"),
         ("log", [ZERO], "NAN113"),  # the trap of `where`: its forward value was not used
         ("divide", [ONE, ZERO], "NAN113"),
         ("divide", [ONE, TINY], "NAN112"),
@@ -95,3 +97,12 @@ def test_a_hand_written_gradient_is_not_judged_by_its_operation():
 
 def test_an_optimizer_is_not_judged_by_its_operation():
     assert code("sqrt", ZERO, phase=Phase.OPTIMIZER) is None
+
+
+@pytest.mark.parametrize("operation", ["smooth_l1_loss", "mse_loss", "nll_loss", "mean", "std"])
+def test_a_mean_over_nothing_is_a_division_by_zero(operation: str):
+    assert code(operation, [], [], result=np.nan) == "NAN112"
+
+
+def test_a_nan_of_an_unknown_operation_on_some_elements_is_not():
+    assert code("smooth_l1_loss", ONE, ONE, result=np.nan) is None

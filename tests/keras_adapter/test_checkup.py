@@ -355,6 +355,26 @@ def test_equal_and_saturated_units_are_named():
     assert "ACT302" in codes(look(ready(stuck), (features(), labels(features()))))
 
 
+@pytest.mark.parametrize("kind", [layers.LSTM, layers.GRU])
+@pytest.mark.parametrize("ill", [True, False])
+def test_gates_that_begin_at_their_bounds_are_named_unless_they_are_some_of_a_layer(kind, ill):
+    def recurrent():
+        layer = kind(16)
+        model = keras.Sequential([layers.Input((8,)), layers.Reshape((8, 1)), layer, layers.Dense(CLASSES)])
+        if ill:
+            for variable in layer.trainable_variables:
+                variable.assign(variable * 1000.0)
+        else:  # a long memory from the start (Tallec & Ollivier 2018)
+            bias = np.array(layer.cell.bias)
+            bias[..., : 2 * 16] = 6.5
+            layer.cell.bias.assign(bias)
+        return model
+
+    found = codes(look(ready(recurrent), (features(), labels(features()))))
+
+    assert ("ACT302" in found) is ill
+
+
 def test_a_logarithm_of_a_softmax_is_named():
     @keras.saving.register_keras_serializable()
     class Logarithm(layers.Layer):

@@ -10,6 +10,7 @@ from keras import layers, ops
 
 from nan_callbacks.core import health
 from nan_callbacks.errors import ConfigurationError
+from nan_callbacks.keras import weights_before
 from nan_callbacks.keras.health import LayerWatch
 from tests.keras_adapter.runs import (
     BACKEND,
@@ -178,6 +179,22 @@ def recurrent():
     return keras.Sequential([layers.Input((4,)), layers.Reshape((4, 1)), layers.LSTM(6), layers.Dense(1)])
 
 
+def text():
+    """Which word is in a text: the rest of each row is padding."""
+    words = layers.Input((12,), dtype="int32")
+    hidden = layers.Bidirectional(layers.LSTM(8, dropout=0.1, return_sequences=True))(
+        layers.Embedding(20, 8, mask_zero=True)(words)
+    )
+    return keras.Model(words, layers.Dense(1)(layers.GRU(8)(hidden)))
+
+
+def as_text(arrays):
+    words = np.minimum(np.abs(np.repeat(arrays[0], 3, axis=1)) * 9 + 1, 19).astype("int32")
+    words[:, 4:] *= np.arange(len(words))[:, None] % 3 > 0
+    words[:, 8:] = 0
+    return words, (words == 3).any(axis=1, keepdims=True).astype("float32")
+
+
 def in_parts(arrays):
     x, y = arrays
     return {"left": x[:, :2], "right": x[:, 2:]}, y
@@ -191,6 +208,7 @@ MODELS = {
     "two-outputs": (two_outputs, lambda arrays: (arrays[0], [arrays[1], arrays[1] * 2])),
     "nested": (nested, lambda arrays: arrays),
     "recurrent": (recurrent, lambda arrays: arrays),
+    "text": (text, as_text),
 }
 
 
@@ -214,6 +232,7 @@ def test_a_run_with_samples_at_every_step_is_the_run_without(mode, name, samples
     assert with_samples == without_samples
     assert len(samples) == 13
     assert all(sample.layers for sample in samples)
+    assert any(layer.name.endswith("gate") for layer in samples[-1].layers) == (name in ("recurrent", "text"))
     assert unpatched(model)
 
 
@@ -241,6 +260,56 @@ def test_layers_are_measured_as_they_are(samples):
     assert all(each.grad_norm > 0 for each in weighted)
     assert any(each.saturated_share is not None for each in seen)
     assert any(each.dead_share is not None for each in seen)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_size_of_an_update_is_that_of_the_measured_weight(mode, samples):
+    model = compiled(
+        lambda: mlp("tanh", use_bias=False), lambda: keras.optimizers.SGD(0.1), metrics=None, **MODES[mode]
+    )
+    before = [np.array(layer.kernel) for layer in model.layers]
+    train(model, data(2), sampling())
+
+    assert [sample.step for sample in samples] == [1]
+    weighted = [each for each in samples[0].layers if each.weight_norm is not None]
+    assert all(each.update_norm == pytest.approx(0.1 * each.grad_norm, rel=1e-3) for each in weighted[:-1])
+    moved = [
+        float(np.linalg.norm(np.array(layer.kernel) - old)) for layer, old in zip(model.layers, before, strict=True)
+    ]
+    assert all(0 < each.update_norm < 2 * norm for each, norm in zip(weighted, moved, strict=True))
+
+
+def test_the_kept_weights_are_let_go_of_and_large_ones_are_not_kept(monkeypatch, samples):
+    kept = []
+
+    def looking(self, *given):
+        kept.append(len(self._before._kept))
+        try:
+            return look(self, *given)
+        finally:
+            kept.append(len(self._before._kept))
+
+    look = LayerWatch.look
+    monkeypatch.setattr(LayerWatch, "look", looking)
+    monkeypatch.setattr(weights_before, "MOST_WEIGHTS", 4 * 32 + 32)
+    train(compiled(mlp, adam(), metrics=None), data(3), sampling())
+
+    assert kept == [2, 0] * 2
+    norms = [each.update_norm for each in samples[-1].layers if each.weight_norm is not None]
+    assert [norm is not None for norm in norms] == [True, False, False, True]
+
+
+def test_copies_that_fail_cost_nothing_but_the_sizes_of_updates(monkeypatch, samples):
+    def failing(self):
+        raise MemoryError
+
+    monkeypatch.setattr(weights_before.WeightsBefore, "_copies", failing)
+    callback = sampling()
+    train(compiled(mlp, adam(), metrics=None), data(), callback)
+
+    assert callback.summary["steps"] == 10
+    assert len(samples) == 9
+    assert all(each.update_norm is None for each in samples[-1].layers)
 
 
 def test_no_samples_are_taken_where_none_are_wanted(samples):
@@ -381,11 +450,63 @@ def test_a_deep_sigmoid_net_is_told_to_have_vanishing_gradients():
     assert told(callback) == ["GRAD202"]
 
 
+def forecast(layer, scale=1.0, offset=0.0):
+    """A forecast with a recurrent layer."""
+    inputs = layers.Input((4,))
+    return keras.Model(inputs, layers.Dense(1)(layer(layers.Reshape((4, 1))(inputs * scale + offset))))
+
+
+def huge(make):
+    """The same with weights that are too large by far."""
+    layer = make(16)
+    model = forecast(layer)
+    for variable in layer.trainable_variables:
+        variable.assign(variable * 1000.0)
+    return model
+
+
+SATURATED = {
+    "lstm-unscaled": lambda: forecast(layers.LSTM(16), 3e4, 1e5),
+    "gru-unscaled": lambda: forecast(layers.GRU(16), 3e4, 1e5),
+    "simple-unscaled": lambda: forecast(layers.SimpleRNN(16), 3e4, 1e5),
+    "lstm-huge-weights": lambda: huge(layers.LSTM),
+    "gru-huge-weights": lambda: huge(layers.GRU),
+}
+
+
+@pytest.mark.parametrize("name", SATURATED)
+def test_gates_that_are_saturated_and_do_not_learn_are_told(name):
+    callback = watching()
+    train(compiled(SATURATED[name], adam(), metrics=None), data(25), callback)
+
+    found = [event for event in callback.events if event["event"] == "health" and event["code"] == "ACT307"]
+    assert found
+    assert "/" in found[0]["where"]
+
+
 def test_an_epsilon_that_is_larger_than_the_moments_is_told():
     callback = sampling()
     train(compiled(mlp, lambda: keras.optimizers.Adam(1e-3, epsilon=100.0), metrics=None), data(), callback)
 
     assert told(callback) == (["OPT607"] if BACKEND != "jax" else [])
+
+
+def test_updates_that_replace_the_weights_are_told():
+    callback = watching(health_every_n_steps=10)
+    optimizer = lambda: keras.optimizers.AdamW(1.0, 0.9, beta_1=0.0, beta_2=0.0)  # noqa: E731
+    train(compiled(lambda: mlp("tanh"), optimizer, metrics=None), data(150), callback)
+
+    assert "OPT606" in told(callback)
+
+
+def test_updates_that_are_lost_in_rounding_are_told_and_those_that_are_gathered_are_not():
+    codes = []
+    for options in ({"learning_rate": 1e-12}, {"learning_rate": 1e-3, "gradient_accumulation_steps": 4}):
+        callback = watching(health_every_n_steps=2)
+        train(compiled(mlp, lambda options=options: keras.optimizers.SGD(**options), metrics=None), data(115), callback)
+        codes.append(told(callback))
+
+    assert codes == [["OPT606"], []]
 
 
 def test_a_layer_in_half_precision_that_is_near_its_end_is_told():
@@ -456,11 +577,27 @@ def two_heads():
     return keras.Model(inputs, [sure, layers.Dense(1, name="unsure")(hidden)])
 
 
+def decided(make, *biases):
+    """A forecast with gates that are open, or closed, from the start."""
+
+    def model():
+        layer = make(16)
+        made = forecast(layer)
+        bias = np.repeat(np.float32(biases), 16)
+        layer.cell.bias.assign(bias if len(layer.cell.bias.shape) == 1 else np.stack([bias, 0 * bias]))
+        return made
+
+    return model
+
+
 HEALTHY = {
     "relu": (mlp, adam()),
     "relu-sgd": (mlp, lambda: keras.optimizers.SGD(0.02)),
     "tanh": (lambda: mlp("tanh"), adam()),
     "lstm": (recurrent, adam(1e-2)),
+    "lstm-that-remembers": (decided(layers.LSTM, 0.0, 9.0, 0.0, 0.0), adam()),
+    "lstm-whose-gates-are-open": (decided(layers.LSTM, 9.0, 9.0, 0.0, 9.0), adam()),
+    "gru-with-sure-gates": (decided(layers.GRU, -9.0, 9.0, 0.0), adam()),
     "residual": (residual, adam()),
     "convolution": (convolution, adam()),
     "attention": (attention, adam()),
@@ -510,6 +647,22 @@ def test_words_that_are_seldom_seen_are_told_nothing_of():
     train(compiled(words, adam(), metrics=None), (rows, y), callback, epochs=3)
 
     assert told(callback) == []
+
+
+def test_text_with_padding_is_told_nothing_of(samples):
+    callback = sampling(every=3)
+    train(compiled(text, adam(1e-2), metrics=None), as_text(data(STEPS // 3)), callback, epochs=3)
+
+    assert told(callback) == []
+    assert sum(layer.name.endswith("gate") for layer in samples[-1].layers) == 2 * 3 + 2
+
+
+def test_gates_that_have_made_up_their_minds_are_seen_as_such(samples):
+    train(compiled(decided(layers.LSTM, 9.0, 9.0, 0.0, 9.0), adam(), metrics=None), data(), sampling())
+
+    seen = {layer.name.rpartition("/")[2]: layer.saturated_share for layer in samples[-1].layers}
+    assert min(seen[f"{name}_gate"] for name in ("input", "forget", "output")) > 0.9
+    assert seen["candidate"] < 0.5
 
 
 def test_a_batch_of_many_rows_is_looked_at_in_part(samples):

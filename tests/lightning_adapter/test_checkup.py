@@ -272,6 +272,23 @@ class Words(nn.Module):
         return self.head(self.cell(self.table(tokens))[0][:, -1])
 
 
+def huge_gates(make=nn.LSTM):
+    words = Words()
+    words.cell = make(16, 16, batch_first=True)
+    with torch.no_grad():
+        for parameter in words.cell.parameters():
+            parameter *= 300
+    return words
+
+
+def long_memory():
+    """Gates that begin at a bound, as by "chrono" initialisation (Tallec & Ollivier 2018)."""
+    words = Words()
+    with torch.no_grad():
+        words.cell.bias_ih_l0[:16], words.cell.bias_ih_l0[16:32] = -6.5, 6.5
+    return words
+
+
 class Attention(nn.Module):
     """A transformer without dropout, so that its losses fall."""
 
@@ -320,6 +337,7 @@ HEALTHY = {
     ),
     "images": lambda: (Module(Convolutions()), batches(images(), some_labels())),
     "words": lambda: (Module(Words()), batches(tokens(), some_labels())),
+    "a long memory": lambda: (Module(long_memory()), batches(tokens(), some_labels())),
     "attention": lambda: (Module(Attention()), batches(tokens(), some_labels())),
     "half precision": lambda: (
         Module(Net().to(torch.bfloat16)),
@@ -472,6 +490,8 @@ FAULTS = {
         ),
     ),
     "equal units": ("ACT305", lambda: (Module(equal_units()), batches(features(), labels(features())))),
+    "an lstm with huge weights": ("ACT302", lambda: (Module(huge_gates()), batches(tokens(), some_labels()))),
+    "a gru with huge weights": ("ACT302", lambda: (Module(huge_gates(nn.GRU)), batches(tokens(), some_labels()))),
     "large weights": ("ACT304", lambda: (Module(scaled_weights(30)), batches(features(), labels(features())))),
     "small weights": ("ACT304", lambda: (Module(scaled_weights(0.05)), batches(features(), labels(features())))),
     "a high rate": (

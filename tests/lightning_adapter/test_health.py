@@ -11,6 +11,7 @@ from pytorch_lightning import Callback, LightningModule
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.modules import module as torch_module
+from torch.nn.utils.rnn import pack_padded_sequence
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torch.utils.checkpoint import checkpoint
 
@@ -76,7 +77,8 @@ def hooks(module):
 
 
 def nothing_left(module):
-    functions = (torch.relu, torch.tanh, nn.functional.relu, torch.Tensor.sigmoid)
+    functions = (torch.relu, torch.tanh, nn.functional.relu, torch.Tensor.sigmoid, torch._VF.lstm, torch._VF.gru_cell)
+    functions += tuple(nn.modules.rnn._rnn_impls.values())
     replaced = [each for each in functions if hasattr(each, "__wrapped__")]
     return hooks(module) == [] and _get_current_function_mode_stack() == [] and not replaced
 
@@ -145,6 +147,36 @@ class Recurrent(TinyModule):
 
     def loss(self, x, y):
         return super().loss(self.first(x.reshape(4, -1, FEATURES))[0].reshape(-1, FEATURES), y)
+
+
+class Cells(TinyModule):
+    """Steps through its series by hand."""
+
+    def __init__(self):
+        super().__init__()
+        self.cells = nn.ModuleList([nn.LSTMCell(1, FEATURES), nn.GRUCell(FEATURES, FEATURES)])
+
+    def loss(self, x, y):
+        state, hidden = None, None
+        for at in range(FEATURES):
+            state = self.cells[0](x[:, at, None], state)
+            hidden = self.cells[1](state[0], hidden)
+        return super().loss(hidden, y)
+
+
+class Packed(TinyModule):
+    """Series of several lengths, in both directions and in half of the precision."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.GRU(1, FEATURES // 2, 2, bidirectional=True, dropout=0.2, batch_first=True)
+
+    def loss(self, x, y):
+        lengths = torch.arange(len(x)) % FEATURES + 1
+        packed = pack_padded_sequence(x[:, :, None], lengths, batch_first=True, enforce_sorted=False)
+        with torch.autocast("cpu", torch.bfloat16):
+            hidden = self.first(packed)[1][-2:]
+        return super().loss(hidden.transpose(0, 1).reshape(-1, FEATURES).float(), y)
 
 
 class Adversarial(LightningModule):
@@ -235,6 +267,8 @@ MORE_SETUPS = {
     "checkpointed": (Checkpointed, {}),
     "checkpointed-reentrant": (lambda: Checkpointed(True), {}),
     "lstm": (Recurrent, {}),
+    "cells": (Cells, {}),
+    "packed": (Packed, {}),
     "adversarial": (Adversarial, {}),
     "a-mode-of-its-own": (OwnMode, {}),
     "dictionaries": (Dictionaries, {}),
@@ -258,6 +292,8 @@ def test_a_run_with_samples_at_every_step_is_bitwise_the_unguarded_one(name, sam
     assert nothing_left(guarded.module)
     assert len(samples) >= 3
     assert all(sample.layers for sample in samples)
+    if name in ("lstm", "cells", "packed"):
+        assert any("gate" in layer.name for layer in samples[-1].layers)
 
 
 def test_a_sampled_run_with_faulty_batches_is_the_run_without_samples(samples):
@@ -482,6 +518,50 @@ def test_saturated_units_are_told():
     assert "ACT307" in told(run) or "GRAD202" in told(run)
 
 
+class Unscaled(Module):
+    """A forecast from raw numbers, such as prices of houses."""
+
+    def __init__(self, make, **options):
+        super().__init__(make(1, WIDTH, batch_first=True, **options))
+        self.head = nn.Linear(WIDTH * (2 if self.net.bidirectional else 1), 1)
+
+    def training_step(self, batch, batch_idx):
+        return F.mse_loss(self.head(self.net(1e5 + 3e4 * batch[0])[0][:, -1]), batch[1])
+
+
+RECURRENT = {
+    "lstm": (nn.LSTM, {}),
+    "gru": (nn.GRU, {}),
+    "rnn": (nn.RNN, {}),
+    "two-layers": (nn.LSTM, {"num_layers": 2}),
+    "both-directions": (nn.GRU, {"num_layers": 2, "bidirectional": True, "dropout": 0.1}),
+}
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_gates_that_are_saturated_by_unscaled_inputs_are_told(name):
+    make, options = RECURRENT[name]
+
+    run = fit(lambda: Unscaled(make, **options), series(30), guard=watching())
+
+    found = [event for event in run.guard.events if event["event"] == "health" and event["code"] == "ACT307"]
+    assert found
+    assert found[0]["where"].startswith("net.l0" if "num_layers" in options else "net.")
+
+
+@pytest.mark.parametrize("make", [nn.LSTM, nn.GRU, nn.RNN])
+def test_gates_that_are_saturated_by_huge_weights_are_told(make):
+    def huge():
+        module = Series()
+        module.net = make(1, WIDTH, batch_first=True)
+        with torch.no_grad():
+            for parameter in module.net.parameters():
+                parameter *= 1000
+        return module
+
+    assert "ACT307" in told(fit(huge, series(30), guard=watching()))
+
+
 def test_updates_that_replace_the_weights_are_told():
     run = fit(
         lambda: Module(mlp(nn.Tanh), optimizer=lambda p: torch.optim.AdamW(p, lr=1.0, weight_decay=0.9)),
@@ -570,6 +650,43 @@ class Series(Module):
 
     def training_step(self, batch, batch_idx):
         return F.mse_loss(self.head(self.net(batch[0])[0][:, -1]), batch[1])
+
+
+class Decided(Module):
+    """A forecast with gates that are open, or closed, from the start: for long memories as for short ones.
+
+    Args:
+        make: The recurrent layer.
+        biases: Of each gate.
+    """
+
+    def __init__(self, make, biases):
+        super().__init__(make(1, WIDTH, batch_first=True), optimizer=adam(3e-3))
+        self.head = nn.Linear(WIDTH, 1)
+        with torch.no_grad():
+            self.net.bias_ih_l0.copy_(torch.tensor(biases).repeat_interleave(WIDTH))
+
+    def training_step(self, batch, batch_idx):
+        return F.mse_loss(self.head(self.net(batch[0])[0][:, -1]), batch[1])
+
+
+class Text(Module):
+    """Which word is in a text: most of each row is padding."""
+
+    def __init__(self, *, packed):
+        super().__init__(nn.Embedding(20, 16, padding_idx=0), optimizer=adam(1e-2))
+        self.body, self.head, self.packed = nn.LSTM(16, WIDTH, batch_first=True), nn.Linear(WIDTH, 1), packed
+
+    def training_step(self, batch, batch_idx):
+        words = (batch[0].abs() * 9).long().clamp(1, 19)
+        words = torch.cat([words, torch.zeros(len(words), 3 * FEATURES, dtype=torch.long)], 1)
+        lengths = torch.arange(len(words)) % FEATURES + 1
+        words = words * (torch.arange(words.shape[1]) < lengths[:, None])
+        inputs = self.net(words if self.packed else words.flip(1))  # padding behind the text would be learnt through
+        if self.packed:
+            inputs = pack_padded_sequence(inputs, lengths, batch_first=True, enforce_sorted=False)
+        hidden = self.body(inputs)[1][0][0]
+        return F.binary_cross_entropy_with_logits(self.head(hidden), (words == 3).any(1, keepdim=True).float())
 
 
 class Attention(Module):
@@ -677,6 +794,11 @@ HEALTHY = {
     "sigmoid": (lambda: Module(mlp(nn.Sigmoid, 3), optimizer=adam(1e-2)), healthy_batches),
     "lstm": (Series, series),
     "wide-lstm": (lambda: Series(256, optimizer=adam(3e-3)), noisy_series),
+    "lstm-that-remembers": (lambda: Decided(nn.LSTM, [0.0, 9.0, 0.0, 0.0]), series),
+    "lstm-whose-gates-are-open": (lambda: Decided(nn.LSTM, [9.0, 9.0, 0.0, 9.0]), series),
+    "gru-with-sure-gates": (lambda: Decided(nn.GRU, [9.0, -9.0, 0.0]), series),
+    "text": (lambda: Text(packed=False), healthy_batches),
+    "text-packed": (lambda: Text(packed=True), healthy_batches),
     "transformer-layer": (Attention, series),
     "residual": (lambda: Module(Residual()), healthy_batches),
     "convolution": (lambda: Module(Convolution()), healthy_batches),
@@ -697,6 +819,14 @@ def test_a_healthy_run_is_told_nothing_of(name, samples):
 
     assert [event["message"] for event in run.guard.events if event["event"] == "health"] == []
     assert len(samples) >= LONG - 5
+
+
+def test_gates_that_have_made_up_their_minds_are_seen_as_such(samples):
+    fit(lambda: Decided(nn.LSTM, [9.0, 9.0, 0.0, 9.0]), series(LONG), guard=sampling())
+
+    seen = {layer.name: layer.saturated_share for layer in samples[-1].layers}
+    assert min(seen[f"net.{name}_gate"] for name in ("input", "forget", "output")) > 0.9
+    assert seen["net.candidate"] < 0.5
 
 
 def test_bfloat16_is_told_nothing_of():

@@ -20,6 +20,7 @@ from nan_callbacks.diagnosis.origin import OriginKind, Phase
 from nan_callbacks.lightning.lab import LightningLab
 from nan_callbacks.torch.lab_bench import Fed
 from tests.lightning_adapter.runs import (
+    FEATURES,
     OPTIMIZERS,
     SCHEDULERS,
     TinyModule,
@@ -146,6 +147,33 @@ SET_UPS = {
     "clipped": {"gradient_clip_val": 0.1},
     "window": {"window": 2, "accumulate_grad_batches": 2},
 }
+
+
+class Remembering(TinyModule):
+    """Reads its rows with an LSTM.
+
+    Args:
+        scale: Factor on its weights.
+    """
+
+    def __init__(self, scale=1.0):
+        super().__init__()
+        self.first = nn.LSTM(1, FEATURES, 2, batch_first=True).requires_grad_(False)  # large ones would explode
+        with torch.no_grad():
+            for parameter in self.first.parameters():
+                parameter *= scale
+
+    def loss(self, x, y):
+        return super().loss(self.first(x[:, :, None])[0][:, -1], y)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1000.0])
+def test_gates_are_a_part_of_the_evidence(scale):
+    layers = {layer.name: layer for layer in in_lab(lambda lab: lab.layers(), lambda: Remembering(scale)).result}
+
+    assert {"first.l0.gates", "first.l1.gates"} <= layers.keys()
+    assert [layers[f"first.{part}.gates"].saturated_share > 0.8 for part in ("l0", "l1")] == [scale > 1] * 2
+    assert layers["first.l0.gates"].weight_scale is None
 
 
 @pytest.mark.parametrize("set_up", SET_UPS)

@@ -48,7 +48,7 @@ def examine_inputs(inputs: tuple[InputFacts, ...], rows_read: int) -> Iterator[N
             continue
         yield from _non_finite(facts)
         if facts.use == "indices":
-            yield from _out_of_table(facts)
+            yield from list(_out_of_table(facts)) or _all_alike(facts, rows_read)
         elif facts.use == "numbers":
             yield from _unscaled(facts)
             yield from outlying(facts)
@@ -136,15 +136,22 @@ def _is_bytes(values: Array) -> bool:
     return bool(finite.size) and finite.min() >= 0 and 64 < finite.max() <= BYTE and is_whole(values)
 
 
-def _constant(facts: InputFacts, rows_read: int) -> Iterator[Notice]:
+def _all_alike(facts: InputFacts, rows_read: int) -> Iterator[Notice]:
     values = facts.values
-    if min(rows_read, len(values)) < FEWEST_ROWS or values.ndim < 2:
-        return
-    if np.all(values == values.flat[0]):
+    if min(rows_read, len(values)) >= FEWEST_ROWS and values.ndim >= 2 and np.all(values == values.flat[0]):
         yield notice(
             "DATA506", "all_constant", ERROR, facts.name,
             f"All values of all {len(values)} rows that were read are {float(values.flat[0]):g}.",
         )  # fmt: skip
+
+
+def _constant(facts: InputFacts, rows_read: int) -> Iterator[Notice]:
+    values = facts.values
+    if min(rows_read, len(values)) < FEWEST_ROWS or values.ndim < 2:
+        return
+    alike = list(_all_alike(facts, rows_read))
+    if alike:
+        yield from alike
         return
     cube = by_channel(values, facts.channel_axis)
     first = cube[:1, :1, :]

@@ -33,6 +33,8 @@ FAR = 30.0
 A squared error of them begins in the hundreds; ratings, ages in decades and standardised targets stay below."""
 
 FEWEST_ROWS = 32
+FEWEST_CLASSES = 3
+"""Outputs whose targets are not the same in every row by chance."""
 MOST_COLUMNS = 16
 """Columns up to which targets are quantities with a scale of their own; more of them are a picture or a signal."""
 
@@ -103,7 +105,10 @@ def _form(loss: LossFacts, targets: Array) -> Iterator[Notice]:
                 source=source,
             )  # fmt: skip
         return
-    if loss.kind == "unknown" or predicted == given or not predicted or not given:
+    if predicted == given:
+        yield from _repeated(loss)
+        return
+    if loss.kind in ("unknown", "alignment") or not predicted or not given:
         return
     try:
         together = np.broadcast_shapes(predicted, given)
@@ -121,6 +126,21 @@ def _form(loss: LossFacts, targets: Array) -> Iterator[Notice]:
         told = f"targets {given} beside outputs {predicted} are broadcast to {together}: all rows against all others."
     severity = WARNING if loss.kind == "own" else ERROR  # what the model's own loss does with shapes is not seen
     yield notice("DATA508", "broadcast", severity, place, told[0].upper() + told[1:], source=source)
+
+
+def _repeated(loss: LossFacts) -> Iterator[Notice]:
+    """One whole number per row, spread over all outputs of the row: the number of a class, not one per class."""
+    targets = loss.targets
+    if loss.kind not in ("squared_error", "absolute_error") or targets.ndim != 2 or targets.shape[1] < FEWEST_CLASSES:
+        return
+    first = targets[:, :1]
+    if is_whole(targets) and (targets == first).all() and len(np.unique(first)) > 2 and first.min() >= 0:
+        yield notice(
+            "DATA508", "repeated", ERROR, _place(loss),
+            f"All {targets.shape[1]} targets of a row are the same whole number, which differs from row to row: each "
+            "output is compared with the number of the class.",
+            source=loss.source,
+        )  # fmt: skip
 
 
 def _classes(loss: LossFacts) -> int:

@@ -30,7 +30,7 @@ def examine_losses(losses: tuple[LossFacts, ...]) -> Iterator[Notice]:
             yield from _no_logarithms(loss)
         elif loss.kind in ENTROPIES and loss.from_logits is False:
             yield from _no_probabilities(loss)
-        elif loss.kind == "kl_divergence" and loss.takes_log:
+        elif loss.kind in ("kl_divergence", "alignment") and loss.takes_log:
             yield from _no_logarithms(loss)
         elif loss.kind == "poisson" and loss.from_logits is False:
             yield from _negative_rates(loss)

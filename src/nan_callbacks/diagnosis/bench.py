@@ -6,8 +6,9 @@ import enum
 import time
 from dataclasses import dataclass, replace
 
+from nan_callbacks.core.sentences import number
 from nan_callbacks.diagnosis.diagnosis import Tried
-from nan_callbacks.diagnosis.experiments import Experiment
+from nan_callbacks.diagnosis.experiments import Experiment, Judge
 from nan_callbacks.diagnosis.goal import Goal, Measured, is_finite
 from nan_callbacks.diagnosis.lab import Lab, Trial, Variation
 
@@ -58,13 +59,16 @@ class Bench:
         """Time since the bench was set up."""
         return time.perf_counter() - self._started
 
-    def run(self, variation: Variation, *, control: bool = False, again: bool = False) -> Measured | None:
+    def run(
+        self, variation: Variation, *, control: bool = False, again: bool = False, judge: Judge | None = None
+    ) -> Measured | None:
         """One trial, taken from memory if it was made before.
 
         Args:
             variation: What to do differently.
             control: Whether the failure is expected to stay.
             again: Make it once more, even though it was made before.
+            judge: Tells whether it failed, for the record; None: the failure of the incident.
 
         Returns:
             The trial; None if the budget or the laboratory does not allow it.
@@ -78,7 +82,7 @@ class Bench:
             return None
         measured = Measured(trial=self._spend(variation), before=self._before(variation))
         self._trials[variation] = measured
-        self.tried.append(self.in_words(variation, measured, control=control))
+        self.tried.append(self.in_words(variation, measured, control=control, judge=judge))
         return measured
 
     def test(self, experiment: Experiment) -> Result:
@@ -86,14 +90,14 @@ class Bench:
         judge = experiment.judge or self.goal.failed
         controls = []
         for variation in experiment.controls:
-            control = self.run(variation, control=True)
+            control = self.run(variation, control=True, judge=judge)
             failed = None if control is None else judge(control)
             if control is None or failed is None:
                 return Result.UNTESTED
             if not failed:
                 return Result.UNSPECIFIC
             controls.append(control)
-        treated = self.run(experiment.treatment)
+        treated = self.run(experiment.treatment, judge=judge)
         failed = None if treated is None else judge(treated)
         if treated is None or failed is None:
             return Result.UNTESTED
@@ -109,37 +113,36 @@ class Bench:
 
     def told(self, experiments: tuple[Experiment, ...]) -> tuple[Tried, ...]:
         """The trials of some experiments, in words, in the order treatment, controls."""
-        wanted = [
-            (variation, is_control)
-            for experiment in experiments
-            for variation, is_control in [
-                (experiment.treatment, False),
-                *((control, True) for control in experiment.controls),
-            ]
-        ]
-        seen = dict(wanted)
+        wanted: dict[Variation, tuple[bool, Judge | None]] = {}
+        for experiment in experiments:
+            for variation in (experiment.treatment, *experiment.controls):
+                wanted[variation] = (variation is not experiment.treatment, experiment.judge)
         return tuple(
-            self.in_words(variation, self._trials[variation], control=is_control)
-            for variation, is_control in seen.items()
+            self.in_words(variation, self._trials[variation], control=is_control, judge=judge)
+            for variation, (is_control, judge) in wanted.items()
             if variation in self._trials
         )
 
-    def in_words(self, variation: Variation, measured: Measured, *, control: bool = False) -> Tried:
+    def in_words(
+        self, variation: Variation, measured: Measured, *, control: bool = False, judge: Judge | None = None
+    ) -> Tried:
         """A trial as the record tells it."""
-        failed = self.goal.failed(measured)
-        outcome = self.goal.outcome(measured)
+        failed = (judge or self.goal.failed)(measured)
+        outcome, losses = self.goal.outcome(measured), measured.trial.losses
+        if variation.then_other and is_finite(measured.trial) and losses:
+            outcome = f"the loss of that batch is {number(losses[-1])}"
         still = "still " if failed and outcome.startswith("non-finite") and not variation.steps else ""
         return Tried(what=variation.describe(), outcome=still + outcome, failed=failed, control=control)
 
     def _spend(self, variation: Variation) -> Trial:
         trial = self._lab.run(variation)
-        self.steps_spent += max(1, variation.steps) if trial.supported else 0
+        self.steps_spent += max(1, variation.steps) + variation.then_other if trial.supported else 0
         return trial
 
     def _before(self, variation: Variation) -> float | None:
         """Loss of the trial's last batch before anything was trained on. Which recent batch stands in is unknown."""
         start = replace(variation, steps=0, lr_factor=1.0, clip_norm=None)
-        if variation.steps < 3 or variation.other_batch or not self._affords(start):
+        if variation.steps < 3 or variation.other_batch or variation.then_other or not self._affords(start):
             return None
         if start not in self._trials:
             self._trials[start] = Measured(trial=self._spend(start))

@@ -64,7 +64,8 @@ def _without_a_failed_step(bench: Bench, evidence: Evidence, hypotheses: Sequenc
     state = standstill(bench, evidence)
     if state.note:  # a loss may fall for a while although the program is wrong
         certain = {concern.code for concern in evidence.concerns if concern.certain}
-        wrong = [_Tested(hypothesis=each) for each in hypotheses if each.settles and each.code in certain]
+        seen = [each for each in hypotheses if each.settles and (each.code in certain or state.slow)]
+        wrong = [_Tested(hypothesis=each) for each in seen]
         return _diagnosis(evidence, bench, _verdicts(wrong, evidence, None), "" if wrong else state.note)
     # A model that is better than fresh weights may simply have learnt what there is to learn: then only what was seen
     # in its layers speaks against it.

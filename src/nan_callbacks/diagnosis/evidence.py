@@ -122,6 +122,8 @@ class Evidence:
     """Norm or value that the run clips gradients to; None without clipping."""
     recurrent: bool = False
     """Whether the model holds a recurrent layer."""
+    zero_weights: tuple[str, ...] = ()
+    """Trained matrices of which every element is 0, by name, in order."""
     optimizer: str = ""
     optimizer_epsilon: float | None = None
     known_issues: tuple[str, ...] = ()

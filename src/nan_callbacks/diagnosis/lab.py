@@ -36,6 +36,8 @@ class Variation:
     """Rows taken out of the failed batch."""
     only_rows: tuple[int, ...] | None = None
     """Rows of the failed batch that are kept; None: all."""
+    then_other: bool = False
+    """A recent accepted batch is the last one, behind the failed one: what the update by that one does to others."""
     other_batch: bool = False
     """Use recent accepted batches in place of the failed one: the control of an accusation of the data."""
     standardise: bool = False
@@ -73,6 +75,7 @@ class Variation:
             (f"without sample{'s' if len(self.without_rows) > 1 else ''} {rows}", bool(self.without_rows)),
             (f"with {len(kept)} of the samples only", self.only_rows is not None),
             ("with another batch", self.other_batch),
+            ("then another batch", self.then_other),
             ("inputs standardised", self.standardise),
             (f"inputs × {self.input_scale:g}", self.input_scale != 1.0),
             (f"targets × {self.target_scale:g}", self.target_scale != 1.0),

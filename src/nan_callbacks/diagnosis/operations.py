@@ -34,6 +34,7 @@ SYNONYMS: dict[str, str] = {
     "mv": "matmul", "dot": "matmul", "addmv": "matmul", "addbmm": "matmul", "addcdiv": "divide",
     "addcmul": "multiply", "mkldnn_convolution": "convolution", "cudnn_convolution": "convolution",
     # losses, normalisations, recurrent layers and attention in one kernel
+    "_ctc_loss": "ctc_loss", "_cudnn_ctc_loss": "ctc_loss", "ctcloss": "ctc_loss", "ctclossv2": "ctc_loss",
     "nll_loss_forward": "nll_loss", "nll_loss2d_forward": "nll_loss", "huber_loss": "smooth_l1_loss",
     "native_layer_norm": "layer_norm", "native_batch_norm": "batch_norm", "_native_batch_norm_legit": "batch_norm",
     "cudnn_batch_norm": "batch_norm", "_batch_norm_with_update": "batch_norm", "native_group_norm": "group_norm",

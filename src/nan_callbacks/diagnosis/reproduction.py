@@ -49,6 +49,8 @@ class Standstill:
     """Why there is nothing to diagnose; empty if it stands still."""
     untrained: bool = False
     """Whether it is no better than fresh weights."""
+    slow: bool = False
+    """Whether its loss falls, but so slowly that a mistake which was seen may hold it back."""
 
 
 def reproduce(bench: Bench, evidence: Evidence) -> Reproduction:
@@ -92,9 +94,10 @@ def standstill(bench: Bench, evidence: Evidence) -> Standstill:
         evidence: Of the run.
     """
     losses = evidence.history.losses[-RECENTLY:]
-    if len(losses) == RECENTLY and (end_over_start(losses) < FALLEN or _falls_slowly(losses)):
+    clearly = len(losses) == RECENTLY and end_over_start(losses) < FALLEN
+    if clearly or (len(losses) == RECENTLY and _falls_slowly(losses)):
         said = f"from {number(head(losses))} to {number(tail(losses))} over {len(losses)} steps"
-        return Standstill(note=f"Nothing to diagnose: the loss is falling, {said}.")
+        return Standstill(note=f"Nothing to diagnose: the loss is falling, {said}.", slow=not clearly)
     run = bench.run(bench.goal.base, control=True)
     if run is not None and bench.goal.failed(run) is False:
         return Standstill(note="Nothing to diagnose: the loss falls when the recent batches are trained on.")

@@ -10,9 +10,12 @@ import keras
 import numpy as np
 
 from nan_callbacks.checkup.facts import InputFacts, LayerFacts
+from nan_callbacks.core.gates import taken_together
+from nan_callbacks.keras.activations import activation_of, shares_of
 from nan_callbacks.keras.checkup_probe import Passage, Passages, key_of, rms, spread
+from nan_callbacks.keras.gates import gates_of
 from nan_callbacks.keras.lab_batch import as_numpy
-from nan_callbacks.keras.lab_layers import activation_of, shares_of, weight_of
+from nan_callbacks.keras.lab_layers import weight_of
 from nan_callbacks.keras.loss_facts import compiled_losses, names_of
 from nan_callbacks.keras.model_parts import leaf_optimizers, optimizers_of
 from nan_callbacks.keras.replay_batch import named_parts
@@ -123,12 +126,29 @@ def layers_of(passages: Passages, gradients: Mapping[str, float]) -> tuple[Layer
     """
     ends = ends_of(passages)
     weights = {id(each.layer): _weight(each.layer) for each in passages.layers}
-    made = []
+    made: list[LayerFacts] = []
     for index, passage in enumerate(passages.layers):
         following = (weights[id(each.layer)] for each in passages.layers[index + 1 :])
         behind = next((weight for weight in following if weight is not None), None)
-        made.append(_layer(passage, index, weights[id(passage.layer)], behind, id(passage) in ends, gradients))
+        is_output = id(passage) in ends
+        made.append(_layer(passage, len(made), weights[id(passage.layer)], behind, is_output, gradients))
+        made += _gates(passage, len(made), is_output)
     return tuple(made)
+
+
+def _gates(passage: Passage, depth: int, is_output: bool) -> list[LayerFacts]:
+    """The gates inside of a recurrent layer, as activations of their own."""
+    return [
+        LayerFacts(
+            name=f"{place_of(passage.layer).path}/{gate.path}",
+            kind=gate.activation,
+            depth=depth + index,
+            is_output=is_output,
+            saturated_share=gate.saturated_share,
+            dead_share=gate.dead_share,
+        )
+        for index, gate in enumerate(taken_together(gates_of(passage.layer, passage.fed)))
+    ]
 
 
 def ends_of(passages: Passages) -> set[int]:
@@ -182,11 +202,8 @@ def _layer(
         has_weights=True,
         in_std=spread(passage.received),
         out_std=spread(returned),
-        out_max=float(np.abs(flat).max()) if flat.size else None,
         # A weight's gradient is that of the output times the input.
         grad_out_std=None if grad is None or not size else grad / size,
-        weight_grad_rms=grad,
-        weight_rms=rms(weight),
         weight_scale=float(weight.std()) * math.sqrt(weight[..., 0].size),
         weights_all_zero=not weight.any(),
         weights_all_equal=weight.shape[-1] > 1 and bool((weight == weight[..., :1]).all()),

@@ -13,7 +13,7 @@ import numpy as np
 from nan_callbacks.keras.lab import KerasLab
 from nan_callbacks.keras.lab_batch import dtype_of
 from nan_callbacks.keras.lab_hands import ModelRaised, Unsupported
-from nan_callbacks.keras.lab_layers import LayerProbe, forward
+from nan_callbacks.keras.layer_probe import LayerProbe, forward
 
 NUMBERS = ("float", "bfloat", "int", "uint", "bool")
 """What the names of numeric dtypes begin with."""
@@ -26,6 +26,8 @@ class Passage:
     layer: Any
     received: np.ndarray
     returned: np.ndarray
+    fed: tuple[np.ndarray, ...] = ()
+    """What :func:`.gates_of` needs of a recurrent layer."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class PassageProbe(LayerProbe):
         model: The model.
     """
 
+    each = 2
+
     def __init__(self, model: Any) -> None:
         super().__init__(model)
         self._model = model
@@ -65,8 +69,11 @@ class PassageProbe(LayerProbe):
     def passages(self, arrays: Sequence[np.ndarray]) -> Passages:
         """What was noted, as arrays, in the order of the layers."""
         end = len(arrays) - self._outputs
-        pairs = zip(self.layers, arrays[0:end:2], arrays[1:end:2], strict=True)
-        return Passages(tuple(Passage(*each) for each in pairs), tuple(arrays[end:]))
+        noted = self.by_layer(arrays[:end])
+        return Passages(
+            tuple(Passage(each.layer, each.tensors[0], each.tensors[1], each.fed) for each in noted),
+            tuple(arrays[end:]),
+        )
 
 
 def passages_of(lab: KerasLab) -> Passages:

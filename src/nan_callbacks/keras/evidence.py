@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from nan_callbacks.checkup.concerns import concerns_of
 from nan_callbacks.core.finding import Finding
@@ -18,7 +19,7 @@ from nan_callbacks.diagnosis.origin import ReplayResult
 from nan_callbacks.keras.checkup_facts import inputs_of, rows_of_parts
 from nan_callbacks.keras.checkup_probe import passages_of
 from nan_callbacks.keras.lab import KerasLab
-from nan_callbacks.keras.lab_batch import named_arrays, role_of
+from nan_callbacks.keras.lab_batch import as_numpy, named_arrays, role_of
 from nan_callbacks.keras.loss_facts import losses_of
 from nan_callbacks.keras.model_parts import leaf_optimizers, optimizers_of
 
@@ -51,10 +52,11 @@ def gather(
     parts = parts_of(lab)
     passages = passages_of(lab)
     rows = rows_of_parts([lab.failed_batch, *lab.recent_batches])
-    inputs, losses = lab.held_still_for(
+    inputs, losses, zeros = lab.held_still_for(
         lambda: (
             inputs_of(lab.model, lab.failed_batch, passages, rows),
             losses_of(lab.model, lab.failed_batch, passages, rows),
+            zero_weights_of(lab.model),
         )
     )
     settings = settings_of(lab.model)
@@ -71,8 +73,15 @@ def gather(
         guilty_rows=guilty_samples(lab, findings, replay, parts, seconds),
         history=history,
         layers=lab.layers(),
+        zero_weights=zeros,
         **settings,
     )
+
+
+def zero_weights_of(model: Any) -> tuple[str, ...]:
+    """Trained matrices that are nothing but zeros."""
+    matrices = [variable for variable in model.trainable_variables if len(variable.shape) >= 2]
+    return tuple(each.path for each in matrices if not np.asarray(as_numpy(each.value)).any())
 
 
 def parts_of(lab: KerasLab) -> tuple[BatchPart, ...]:

@@ -18,9 +18,10 @@ from nan_callbacks.diagnosis.lab import Start, Trial, Variation
 from nan_callbacks.diagnosis.origin import ReplayResult
 from nan_callbacks.keras.lab_batch import Changes, cast_batch, select_rows
 from nan_callbacks.keras.lab_hands import ModelRaised, Probe, Turns, Unsupported, Variances, first_built, make_hands
-from nan_callbacks.keras.lab_layers import LayerProbe, evidence_of, forward
+from nan_callbacks.keras.lab_layers import evidence_of
 from nan_callbacks.keras.lab_start import begin_afresh, begin_with
 from nan_callbacks.keras.lab_state import computing_in
+from nan_callbacks.keras.layer_probe import LayerProbe, forward
 from nan_callbacks.keras.replay import replay as traced_replay
 from nan_callbacks.keras.replay_batch import batch_rows
 
@@ -131,7 +132,7 @@ class KerasLab:
         try:
             with self._hands.held_still():
                 outputs = self._hands.outputs(probe, lambda: forward(self.model, inputs))
-                return evidence_of(probe.layers, outputs, self._gradients)
+                return evidence_of(probe.by_layer(outputs), self._gradients)
         except (Unsupported, ModelRaised):
             return ()
 
@@ -222,13 +223,14 @@ class KerasLab:
 
     def _batches(self, variation: Variation) -> list[Any]:
         failed, recent = self._failed(variation), self.recent_batches
+        if (variation.other_batch or variation.then_other) and not recent:
+            raise Unsupported("no recent batch was kept")
         if variation.other_batch:
-            if not recent:
-                raise Unsupported("no recent batch was kept")
             failed = recent[-1]
         earlier = [recent[index % len(recent)] if recent else failed for index in range(max(variation.steps - 1, 0))]
         self._check(variation)
-        return [self._changed(batch, variation) for batch in [*earlier, failed]]
+        after = recent[-1:] if variation.then_other else []
+        return [self._changed(batch, variation) for batch in [*earlier, failed, *after]]
 
     def _failed(self, variation: Variation) -> Any:
         if variation.only_rows is None and not variation.without_rows:

@@ -368,4 +368,7 @@ class NaNGuard(GuardShell, *CALLBACK_BASES):  # type: ignore[misc]
         self._journal.say = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_last_step": None, "_looked_over": None}  # hold the trainer, the module
+        """A copy has its record, and neither trainer nor module, which every callback's `log` and `log_dict` hold."""
+        kept = {name: value for name, value in vars(self).items() if name not in ("log", "log_dict")}
+        final = self._final if self._session is None else self.state_dict()
+        return {**kept, "_last_step": None, "_looked_over": None, "_session": None, "_hooks": None, "_final": final}

@@ -68,7 +68,7 @@ class MetricMemory:
                 key: {name: clone_tree(value) for name, value in vars(result).items() if _is_value(name, value)}
                 for key, result in self._results().items()
             },
-            "states": [_capture_metric(metric) for metric in self._metrics],
+            "states": [_detached(_capture_metric(metric)) for metric in self._metrics],
         }
 
     def restore_snapshot(self, saved: dict[str, Any]) -> None:
@@ -114,6 +114,15 @@ def _restore_metric(metric: Metric, state: dict[str, Any] | None) -> None:
 def _copy_state(value: Tensor | list[Any]) -> Tensor | list[Any]:
     # A list state collects one tensor per update, which nobody changes afterwards: an epoch of them is not cloned.
     return list(value) if isinstance(value, list) else clone_tree(value)
+
+
+def _detached(value: Any) -> Any:
+    """Without the graphs that hang on list states: a snapshot outlives them, travels in checkpoints, and is copied."""
+    if isinstance(value, dict):
+        return {name: _detached(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_detached(item) for item in value]
+    return value.detach() if isinstance(value, Tensor) else value
 
 
 def _is_value(name: str, value: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
 
 from nan_callbacks.errors import MissingExtraError
@@ -12,11 +13,18 @@ _NAMES = ("pytorch_lightning", "lightning.pytorch")
 
 def _installed() -> list[Any]:
     found = []
+    # Each copy, when it is imported, makes itself the one whose logger Lightning's messages go through and whose class
+    # its deprecation warnings have: not ours to change once the user has imported one of them.
+    shared = sys.modules.get("lightning_utilities.core.rank_zero")
+    before = {} if shared is None or not any(name in sys.modules for name in _NAMES) else dict(vars(shared))
     for name in _NAMES:
         try:
             found.append(importlib.import_module(name))
         except ImportError:
             continue
+    for name in ("log", "rank_zero_deprecation_category"):
+        if name in before:
+            setattr(shared, name, before[name])
     if not found:
         raise MissingExtraError.of("nan_callbacks.lightning", "pytorch-lightning", "lightning")
     return found

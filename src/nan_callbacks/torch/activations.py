@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 from weakref import ref
@@ -12,17 +12,11 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
-from torch.overrides import TorchFunctionMode
 
+from nan_callbacks.core.gates import GateObservation, taken_together
 from nan_callbacks.diagnosis.evidence import LayerEvidence
-
-BOUNDED: dict[str, tuple[float, float]] = {
-    "sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0), "hardsigmoid": (0.0, 1.0), "hardtanh": (-1.0, 1.0),
-}  # fmt: skip
-"""Activations with two bounds."""
-
-RECTIFIERS = frozenset({"relu", "relu6", "threshold"})
-"""Activations that are exactly zero for negative inputs."""
+from nan_callbacks.torch.activation_calls import BOUNDED, RECTIFIERS, FunctionMode, PatchedFunctions
+from nan_callbacks.torch.gates import GateWatch
 
 SATURATED_WITHIN = 0.01
 """Of the distance between the bounds; what :attr:`.LayerEvidence.saturated_share` says."""
@@ -66,7 +60,10 @@ class ActivationProbe:
         self._made: dict[int, tuple[ref[Tensor], _Seen]] = {}
         self._stack: list[str] = []
         self._handles: list[Any] = []
-        self._functions: Any = PatchedFunctions(self) if in_training else _Functions(self)
+        self._gates, self._each_gate = GateWatch(), in_training
+        self.weights_of_gates: dict[str, tuple[Tensor, ...]] = {}
+        """Weights of the layer that a gate belongs to, by the gate's name; once the evidence has been told."""
+        self._functions: Any = PatchedFunctions(self) if in_training else FunctionMode(self)
 
     def __enter__(self) -> Self:
         # Global hooks: those of a module would be copied and pickled with it.
@@ -85,7 +82,21 @@ class ActivationProbe:
 
     def evidence(self) -> tuple[LayerEvidence, ...]:
         """What was seen, in the order of the forward pass; gradients as they are now."""
-        return tuple(self._evidence_of(seen) for seen in self._seen.values())
+        made: list[LayerEvidence] = []
+        modules = {name: seen.module for name, seen in self._seen.items() if seen.module is not None}
+        last = [name for name, module in modules.items() if _weight(module) is not None][-1:]
+        for name, seen in self._seen.items():
+            made.append(self._evidence_of(seen))
+            made += self._gates_of(name, consumed=last != [name])
+        for name in sorted(self._gates.places - self._seen.keys()):  # called as functions, not by a module of torch's
+            made += self._gates_of(name, consumed=True)
+        return tuple(made)
+
+    def note_recurrent(self, kind: str, args: Any, output: Any) -> None:
+        """A recurrent function was called."""
+        began = time.perf_counter()
+        self._gates.note(self._stack[-1] if self._stack else "", kind, args, output)
+        self.seconds += time.perf_counter() - began
 
     def note_function(self, kind: str, output: Any) -> None:
         """An activation function was called as such."""
@@ -166,78 +177,39 @@ class ActivationProbe:
             dead_share=None if seen.alive is None else float((~seen.alive).float().mean()),
             weight_norm=None if weight is None else float(weight.float().norm()),
             weight_scale=None if weight is None else _scale(weight),
-            grad_norm=math.hypot(*(float(_dense(g).float().norm()) for g in gradients)) if gradients else None,
+            grad_norm=norm_of(gradients),
         )
 
-
-class _Functions(TorchFunctionMode):
-    """Sees activation functions that are called rather than held as modules."""
-
-    def __init__(self, probe: ActivationProbe) -> None:
-        super().__init__()
-        self.probe = probe
-        self.depth = 0
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kind = getattr(func, "__name__", "").rstrip("_")
-        known = kind in BOUNDED or kind in RECTIFIERS
-        if known and args:
-            self.probe.consume(args[0])
-        self.depth += known
-        try:
-            output = func(*args, **(kwargs or {}))
-        finally:
-            self.depth -= known
-        if known and self.depth == 0:  # F.relu calls torch.relu
-            self.probe.note_function(kind, output)
-        return output
+    def _gates_of(self, where: str, *, consumed: bool) -> Iterator[LayerEvidence]:
+        """The gates of a recurrent layer: each in training, where gradients say whether it matters; else all as one."""
+        for notes in self._gates.notes(where):
+            own = notes.observations()
+            for gate in own if self._each_gate else taken_together(own):
+                evidence = evidence_of_gate(where, gate, consumed=consumed)
+                self.weights_of_gates[evidence.name] = notes.weights
+                yield evidence
 
 
-class PatchedFunctions:
-    """Sees the same without a mode.
+def evidence_of_gate(where: str, gate: GateObservation, *, consumed: bool) -> LayerEvidence:
+    """A gate as one of the activations of a model.
 
     Args:
-        probe: Who is told.
+        where: Path of its layer.
+        gate: What it was seen to do.
+        consumed: Whether other layers follow.
     """
+    return LayerEvidence(
+        name=f"{where}.{gate.path}".strip("."),
+        kind=gate.activation,
+        consumed=consumed,
+        saturated_share=gate.saturated_share,
+        dead_share=gate.dead_share,
+    )
 
-    def __init__(self, probe: ActivationProbe) -> None:
-        self._probe = probe
-        self._depth = 0
-        self._undo: list[tuple[Any, str, Any]] = []
 
-    def __enter__(self) -> Self:
-        for owner in (torch, nn.functional, Tensor):
-            for kind in (*BOUNDED, *RECTIFIERS):
-                for name in (kind, f"{kind}_"):
-                    original = getattr(owner, name, None)
-                    if callable(original):
-                        self._undo.append((owner, name, vars(owner).get(name)))
-                        setattr(owner, name, self._watched(kind, original))
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        for owner, name, own in self._undo:
-            if own is None:
-                delattr(owner, name)
-            else:
-                setattr(owner, name, own)
-        self._undo.clear()
-
-    def _watched(self, kind: str, original: Any) -> Any:
-        @functools.wraps(original)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if args:
-                self._probe.consume(args[0])
-            self._depth += 1
-            try:
-                output = original(*args, **kwargs)
-            finally:
-                self._depth -= 1
-            if self._depth == 0:  # F.relu calls torch.relu
-                self._probe.note_function(kind, output)
-            return output
-
-        return call
+def norm_of(tensors: Sequence[Tensor]) -> float | None:
+    """Norm of all tensors together; None without any."""
+    return math.hypot(*(float(_dense(each).float().norm()) for each in tensors)) if tensors else None
 
 
 def saturated_share(outputs: Tensor, kind: str) -> float:

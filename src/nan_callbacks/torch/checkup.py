@@ -116,7 +116,6 @@ def examine(
     used |= {type(optimizer).__name__ for optimizer in bench.optimizers}
     facts = CheckupFacts(
         framework=framework,
-        backend="torch",
         inputs=step.inputs,
         losses=step.losses,
         layers=step.layers,

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from nan_callbacks.core.layer_observation import LayerObservation
 from nan_callbacks.diagnosis.evidence import LayerEvidence
-from nan_callbacks.torch.activations import BOUNDED, RECTIFIERS, ActivationProbe
+from nan_callbacks.torch.activation_calls import BOUNDED, RECTIFIERS
+from nan_callbacks.torch.activations import ActivationProbe, norm_of
 from nan_callbacks.torch.replay.module_paths import clean_path
 
 MOST_VALUES = 1 << 14
@@ -38,6 +39,8 @@ class HealthProbe:
         """What watching has taken beside the step itself, as far as it can be told apart."""
         self._probe: ActivationProbe | None = ActivationProbe(module, most_values=MOST_VALUES, in_training=True)
         self._evidence: tuple[LayerEvidence, ...] = ()
+        self._pulled: dict[str, tuple[float, float | None]] = {}
+        """Norms of weights and gradients of the layer that a gate belongs to."""
         self._before: dict[str, Tensor] = {}
         self._weights = _weights_of(module)
         self._updated: set[int] = set()
@@ -60,6 +63,9 @@ class HealthProbe:
         self._updated = {id(parameter) for parameter in parameters}
         began = time.perf_counter()
         self._evidence = self._probe.evidence()
+        owners = self._probe.weights_of_gates
+        norms = {id(weights): self._norms(weights) for weights in owners.values()}
+        self._pulled = {name: norms[id(weights)] for name, weights in owners.items()}
         self.leave()
         trained = {name: p for name, p in self._weights.items() if id(p) in self._updated}
         if sum(p.numel() for p in trained.values()) <= MOST_WEIGHTS:
@@ -90,10 +96,19 @@ class HealthProbe:
         self.seconds += time.perf_counter() - began
         return made
 
+    @torch.no_grad()
+    def _norms(self, weights: Sequence[Tensor]) -> tuple[float, float | None]:
+        """Of one layer and direction of a recurrent net, which as a module tells of all of them together."""
+        # Not those of the input: their gradient is as large as an unscaled input, and the state is never larger than 1.
+        own = [each for each in weights[1:] if each.is_leaf]
+        grads = [each.grad for each in own if each.grad is not None and id(each) in self._updated]
+        return norm_of([each.detach() for each in own]) or 0.0, norm_of(grads)
+
     def _layer(self, seen: LayerEvidence, updates: dict[str, float], moments: dict[int, float]) -> LayerObservation:
         own = dict(self.module.named_modules()).get(seen.name)
         parameters = [] if own is None else list(own.parameters(recurse=False))
         is_activation = seen.kind.lower() in {*BOUNDED, *RECTIFIERS}
+        weight_norm, grad_norm = self._pulled.get(seen.name, (seen.weight_norm, seen.grad_norm))
         known = [moments[id(p)] for p in parameters if id(p) in moments and not isinstance(own, nn.Embedding)]
         return LayerObservation(
             name=clean_path(seen.name),
@@ -104,8 +119,8 @@ class HealthProbe:
             dead_share=seen.dead_share,
             largest=seen.activation_max,
             dtype=seen.dtype,
-            weight_norm=seen.weight_norm,
-            grad_norm=seen.grad_norm,
+            weight_norm=weight_norm,
+            grad_norm=grad_norm,
             update_norm=updates.get(seen.name),
             at_epsilon=min(known, default=None),
         )

@@ -276,13 +276,14 @@ class TorchLab:
 
     def _windows(self, variation: Variation) -> list[Window]:
         failed, recent = self._failed_window(variation), list(self.bench.recent)
+        if (variation.other_batch or variation.then_other) and not recent:
+            raise Unsupported("no recent batch was kept")
         if variation.other_batch:
-            if not recent:
-                raise Unsupported("no recent batch was kept")
             failed = recent[-1]
         earlier = [recent[index % len(recent)] if recent else failed for index in range(max(variation.steps - 1, 0))]
         self._check(variation)
-        return [self._changed(window, variation) for window in [*earlier, failed]]
+        after = recent[-1:] if variation.then_other else []
+        return [self._changed(window, variation) for window in [*earlier, failed, *after]]
 
     def _failed_window(self, variation: Variation) -> Window:
         if variation.only_rows is None and not variation.without_rows:

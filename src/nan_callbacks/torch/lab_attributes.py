@@ -22,8 +22,8 @@ torchmetrics are looked into wherever they come from, because the caller names t
 class Attributes:
     """The attributes of some objects as they are now, put back where they have changed.
 
-    Containers are remembered with their contents, tensors with a copy, random generators with their state. What has
-    not changed is not touched.
+    Containers are remembered with their contents, tensors with a copy, random generators with their state; so are the
+    attributes of the users' own classes, where counters and lists live as well. What has not changed is not touched.
 
     Args:
         owners: Objects with a ``__dict__``, each of which is remembered.
@@ -36,6 +36,7 @@ class Attributes:
         self._known = {id(owner) for owner in owners}
         self._seen: set[int] = set()
         self._objects: list[tuple[Any, dict[str, Any]]] = []
+        self._classes: list[tuple[type, dict[str, Any]]] = []
         self._containers: list[tuple[Any, Any]] = []
         self._tensors: list[tuple[Tensor, Tensor]] = []
         self._generators: list[tuple[Any, Any]] = []
@@ -51,6 +52,13 @@ class Attributes:
             for name, value in attributes.items():
                 if name not in present or present[name] is not value:
                     present[name] = value
+        for kind, attributes in self._classes:
+            present = _class_attributes(kind)
+            for name in present.keys() - attributes.keys():
+                delattr(kind, name)
+            for name, value in attributes.items():
+                if name not in present or present[name] is not value:
+                    setattr(kind, name, value)
         for container, contents in self._containers:
             if not _same(container, contents):
                 _refill(container, contents)
@@ -69,6 +77,12 @@ class Attributes:
         self._objects.append((owner, attributes))
         for value in attributes.values():
             self._remember(value, depth)
+        for kind in type(owner).__mro__:
+            if id(kind) not in self._seen and kind.__module__.partition(".")[0] not in FOREIGN:
+                self._seen.add(id(kind))
+                self._classes.append((kind, _class_attributes(kind)))
+                for value in self._classes[-1][1].values():
+                    self._remember(value, depth)
 
     def _remember(self, value: Any, depth: int) -> None:
         known = value is None or isinstance(value, str | bytes | int | float | type) or id(value) in self._known
@@ -113,6 +127,11 @@ class Attributes:
 
 def _is_the_users(value: Any) -> bool:
     return type(value).__module__.partition(".")[0] not in FOREIGN
+
+
+def _class_attributes(kind: type) -> dict[str, Any]:
+    """The data of a class itself: neither methods and other descriptors, nor what Python keeps there."""
+    return {n: v for n, v in vars(kind).items() if not n.startswith("__") and not hasattr(v, "__get__")}
 
 
 def _contents(container: Any) -> Any:

@@ -66,8 +66,15 @@ def gather(
         guilty_rows=guilty_samples(lab, findings, replay, parts, seconds),
         history=history,
         layers=lab.layers(),
+        zero_weights=zero_weights_of(lab.bench.module),
         **settings,
     )
+
+
+def zero_weights_of(module: nn.Module) -> tuple[str, ...]:
+    """Trained matrices that are nothing but zeros."""
+    matrices = ((name, each) for name, each in module.named_parameters() if each.requires_grad and each.dim() >= 2)
+    return tuple(name for name, each in matrices if each.numel() and not bool(each.detach().any()))
 
 
 def parts_of(lab: TorchLab, targets: Collection[str] = ()) -> tuple[BatchPart, ...]:

@@ -10,8 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from nan_callbacks.checkup.facts import LayerFacts
-from nan_callbacks.torch.activations import BOUNDED, RECTIFIERS, alive_units, saturated_share
+from nan_callbacks.core.gates import taken_together
+from nan_callbacks.torch.activation_calls import BOUNDED, RECTIFIERS
+from nan_callbacks.torch.activations import alive_units, saturated_share
 from nan_callbacks.torch.call_kinds import NORMALISING, TABLES, ancestors, weight_of
+from nan_callbacks.torch.gates import RECURRENT, notes_of
 from nan_callbacks.torch.loss_calls import loss_calls, sides_of
 from nan_callbacks.torch.recorder import Call, Recorder
 
@@ -48,8 +51,25 @@ def layers_of(
             continue
         seen.add((name, call.name))
         seen.add(id(weight))
-        made.append(_layer(call, name.strip("."), len(made), weight, gradients, id(call) in ends, trained))
+        is_output = id(call) in ends
+        made.append(_layer(call, name.strip("."), len(made), weight, gradients, is_output, trained))
+        made += _gates(call, len(made), is_output)
     return tuple(made)
+
+
+def _gates(call: Call, depth: int, is_output: bool) -> list[LayerFacts]:
+    """The gates inside of a recurrent layer, as activations of their own."""
+    return [
+        LayerFacts(
+            name=f"{call.module}.{gate.path}".strip("."),
+            kind=gate.activation,
+            depth=depth + index,
+            is_output=is_output,
+            saturated_share=gate.saturated_share,
+            dead_share=gate.dead_share,
+        )
+        for index, gate in enumerate(call.facts.get("gates", ()))
+    ]
 
 
 def _ends(recorder: Recorder, loss: Tensor | None) -> set[int]:
@@ -100,9 +120,6 @@ def _layer(
         trainable=id(weight) in trained,
         in_std=call.facts.get("in_std"),
         out_std=call.facts.get("out_std"),
-        out_max=call.facts.get("out_max"),
-        weight_grad_rms=None if weight_grad is None else _rms(weight_grad),
-        weight_rms=_rms(weight),
         weight_scale=float(weight.float().std(correction=0)) * math.sqrt(weight[0].numel()) if multiplies else None,
         weights_all_zero=not bool(weight.count_nonzero()),
         weights_all_equal=len(units) > 1 and bool((units == units[:1]).all()),
@@ -132,6 +149,9 @@ def _all_alike(gradient: Tensor) -> bool:
 def measure_activation(call: Call) -> None:
     """Take down which share of an activation's outputs is saturated, or of its units dead."""
     result = call.result
+    if call.name in RECURRENT and not call.kwargs:
+        seen = [gate for notes in notes_of(call.name, call.args, call.output) for gate in notes.observations()]
+        call.facts["gates"] = taken_together(seen)
     if result is None or not result.is_floating_point() or not result.numel():
         return
     if call.name in BOUNDED:

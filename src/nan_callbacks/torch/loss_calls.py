@@ -25,6 +25,7 @@ KINDS: dict[str, tuple[str, bool | None, bool]] = {
     "huber_loss": ("absolute_error", None, False),
     "poisson_nll_loss": ("poisson", True, False),
     "kl_div": ("kl_divergence", False, True),
+    "ctc_loss": ("alignment", False, True),
     "gaussian_nll_loss": ("squared_error", None, False),
     "sub": ("difference", None, False),
     "mul": ("soft_cross_entropy", False, True),
@@ -103,7 +104,6 @@ def _loss(recorder: Recorder, call: Call, all_rows: Mapping[int, Any]) -> LossFa
         class_axis=(1 if predicted.dim() > 1 else 0) if several else None,
         ignore_index=ignored,
         activation=activation,
-        before_log=_before(recorder, maker) if activation == "log" else "",
         name=call.name,
         source=source_line(call.place),
     )

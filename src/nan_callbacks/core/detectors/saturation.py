@@ -32,7 +32,8 @@ class SaturationDetector(HealthDetector):
             if share is not None and share > SHARE and not layer.is_output and below is not None and usual is not None:
                 pull = below.pull or 0.0
                 if pull <= STARVED * usual:
-                    detail = f"{below.name} below it gets {pull / usual:.2g} of the usual gradient" if usual else ""
+                    starved = "it" if below is layer else f"{below.name} below it"
+                    detail = f"{starved} gets {pull / usual:.2g} of the usual gradient" if usual else ""
                     ill[layer.name] = (share, SHARE, detail)
             if layer.pull is not None and layer.trainable:
                 before = layer

@@ -34,6 +34,7 @@ RULES: tuple[Rule, ...] = (
     learning_rate.too_high,
     gradients.exploding,
     activations.bad_initialisation,
+    activations.blocked_by_zeros,
     precision.half_precision,
     numerics.numerics,
     custom.custom_layer,

@@ -55,6 +55,16 @@ def bad_initialisation(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     )
 
 
+def blocked_by_zeros(evidence: Evidence, goal: Goal) -> Hypothesis | None:
+    """ACT305: two matrices of zeros in one product: the gradient of each is the other times something."""
+    zeros, norms = evidence.zero_weights, evidence.history.grad_norms[-16:]
+    if goal.kind is not Kind.STALL or len(zeros) < 2 or not norms or max(norms) > 0.0:
+        return None
+    named = ", ".join(zeros[:3]) + (f" and {len(zeros) - 3} more" if len(zeros) > 3 else "")
+    because = (f"{named} are nothing but zeros", "every gradient is exactly 0")
+    return Hypothesis(code="ACT305", score=0.7, because=because, experiments=_afresh(goal), observed=True)
+
+
 def dead_units(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     """ACT303: rectifiers that are zero for every sample get no gradient and never come back."""
     dead = [layer for layer in evidence.layers if (layer.dead_share or 0.0) > MOSTLY]

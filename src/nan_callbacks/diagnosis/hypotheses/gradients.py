@@ -9,14 +9,26 @@ from dataclasses import replace
 from nan_callbacks.core.sentences import number
 from nan_callbacks.core.statistics import median
 from nan_callbacks.diagnosis.evidence import Evidence
-from nan_callbacks.diagnosis.experiments import Experiment, Requirement, instead, snapshot_run, trained
-from nan_callbacks.diagnosis.goal import Goal, Kind, Measured, blows_up
-from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis
-from nan_callbacks.diagnosis.lab import Start
+from nan_callbacks.diagnosis.experiments import (
+    Experiment,
+    Judge,
+    Requirement,
+    inflated,
+    instead,
+    snapshot_run,
+    trained,
+)
+from nan_callbacks.diagnosis.goal import Goal, Kind, Measured, blows_up, is_finite
+from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis, is_early
+from nan_callbacks.diagnosis.lab import Start, Variation
 from nan_callbacks.diagnosis.origin import Origin, Phase
 
 EXPLOSION = 10.0
 """Growth of the gradient norm over its median that counts as an explosion: ``min_ratio`` of the guard."""
+
+THROWN = 3.0
+"""Loss of a recent batch over the usual one, after a single update, from which that update has done harm: batches of
+the healthy runs in ``benchmarks/healthy`` differ by less."""
 
 VANISHED = 1e-4
 """Gradient of the first layers over that of the last ones from which the first ones stand still in float32, whose
@@ -45,13 +57,27 @@ def exploding(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         because.append(f"the gradient norm has reached {number(max(norms[-32:]))}, {number(usual)} is usual")
     elif usual is not None and seen is not None and math.isfinite(seen):
         because.append(f"the gradient norm is {number(seen)}, {number(usual)} is usual")
+    experiments: list[Experiment] = []
+    if spiking and goal.base.start is Start.PRESENT:
+        # A gradient is measured before it is clipped: whether clipping helps shows in what the update does to others.
+        update = Variation(steps=1, then_other=True)
+        treatment = replace(update, clip_norm=usual or 1.0)
+        experiments.append(Experiment(treatment=treatment, controls=(update,), judge=_thrown(evidence)))
     clipped = trained(snapshot_run(), _exploded(usual), clip_norm=usual or 1.0)
-    # The norm of a gradient is that before clipping: whether clipping helps shows in what the update does to the loss.
-    experiments: list[Experiment] = [replace(clipped, judge=blows_up) if spiking else clipped]
+    experiments.append(replace(clipped, judge=blows_up) if spiking else clipped)
     if along_time and goal.base.start is Start.PRESENT:
         experiments.append(instead(goal, start=Start.FRESH))
     score = 0.78 if evidence.recurrent and (along_time or spiky) else 0.66
-    return Hypothesis(code="GRAD203", score=score, because=tuple(because), experiments=tuple(experiments))
+    # A spike by all samples of a batch, on weights that are as they were, is an explosion whether clipping saves the
+    # loss or not: an adaptive optimizer takes no longer step for it, only a worse one for long.
+    by_itself = spiking and not evidence.guilty_rows and not is_early(evidence) and not inflated(evidence)
+    return Hypothesis(
+        code="GRAD203",
+        score=score,
+        because=tuple(because),
+        experiments=tuple(experiments),
+        observed=by_itself and not any(part.outlier_rows for part in evidence.batch),
+    )
 
 
 def vanishing(evidence: Evidence, goal: Goal) -> Hypothesis | None:
@@ -73,6 +99,19 @@ def vanishing(evidence: Evidence, goal: Goal) -> Hypothesis | None:
 
 def _is_a_product(origin: Origin) -> bool:
     return origin.time_step is not None or origin.phase is Phase.BACKWARD or origin.operation in _PRODUCTS
+
+
+def _thrown(evidence: Evidence) -> Judge:
+    """Whether a recent batch costs far more than usual after an update."""
+    usual = median(evidence.history.losses[-64:]) if evidence.history.losses else None
+
+    def judged(measured: Measured) -> bool | None:
+        trial = measured.trial
+        if not trial.supported or usual is None:
+            return None
+        return not is_finite(trial) or (len(trial.losses) == 2 and trial.losses[-1] > THROWN * max(usual, 0.0))
+
+    return judged
 
 
 def _exploded(usual: float | None) -> Requirement:

@@ -23,6 +23,9 @@ CONTRADICTION = math.log(1000.0)
 CONTRADICTED_BATCH = math.log(20.0)
 """Mean loss of a whole batch, in nats: the model gives its labels a probability under 1 in 20, on average."""
 
+WORSE_THAN_A_GUESS = 1.5
+"""Factor on the loss of a guess from which a model knows less than nothing: its weights are far off."""
+
 _OUT_OF_RANGE = re.compile(
     r"out of (bounds|range)|outside (of )?the valid range|n_classes|num_classes|must be in the (half-open )?interval"
     r"|should be between 0 and 1|all elements of (input|target)|out of bounds for axis",
@@ -61,13 +64,18 @@ def wrong_labels(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     if far_off is not None:
         # Where the inputs of the same samples are outliers too, the sample as a whole is wrong.
         score = 0.89 if inputs_far_off else far_off.score
-        experiments = (*far_off.experiments, instead(goal, clip_targets=True))
+        # Whether the target's value is to blame shows when it is brought back into its usual range: a sample may be to
+        # blame for other reasons, and have a rare target besides.
+        known = any(part.recent is not None for part in _targets(evidence))
+        experiments = (instead(goal, clip_targets=True),) if known else far_off.experiments
         return replace(far_off, score=score, experiments=experiments)
     labels = [part for part in _targets(evidence) if part.is_integral]
     rows = evidence.guilty_rows
     total = batch_rows(evidence)
     if goal.kind is not Kind.SPIKE or not rows or not labels or inputs_far_off or 2 * len(rows) > total:
         return None
+    if evidence.history.losses and median(evidence.history.losses[-8:]) > WORSE_THAN_A_GUESS * _guess(evidence):
+        return None  # a model that has lost its way contradicts any label
     because = (f"{describe_rows(rows)} alone make the spike", "their inputs are as large as those of other samples")
     accused = replace(goal.base, only_rows=rows)
     experiments = tuple(
@@ -99,16 +107,26 @@ def shifted_labels(evidence: Evidence, goal: Goal) -> Hypothesis | None:
 
 
 def _contradicted(evidence: Evidence) -> Requirement:
-    """Whether the model, right on the others, rules out the labels of the accused samples."""
+    """Whether the model, right on the others, rules out the labels of the accused samples.
+
+    A model that does worse on the others than a guess rules nothing out.
+    """
     usual = median(evidence.history.losses) if evidence.history.losses else None
+    most = WORSE_THAN_A_GUESS * _guess(evidence)
 
     def shown(treated: Measured, controls: Sequence[Measured]) -> bool:
         accused, others = controls[-1].trial.losses, treated.trial.losses
         if usual is None or not accused or not others:
             return False
-        return accused[-1] > max(CONTRADICTION, 10.0 * usual) and others[-1] < 0.5 * accused[-1]
+        return accused[-1] > max(CONTRADICTION, 10.0 * usual) and others[-1] < min(0.5 * accused[-1], most)
 
     return shown
+
+
+def _guess(evidence: Evidence) -> float:
+    """Loss of a guess among as many classes as the labels show, in nats."""
+    known = (part.recent or part.failed for part in _targets(evidence) if part.is_integral)
+    return math.log(2.0 + max((each.maximum for each in known if each.maximum is not None), default=0.0))
 
 
 def _targets(evidence: Evidence) -> list[BatchPart]:

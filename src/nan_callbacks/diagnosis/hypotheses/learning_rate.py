@@ -61,6 +61,9 @@ def too_low(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     because = ("the loss stands still",) + ((f"the learning rate is {number(rate)}",) if rate is not None else ())
     factors: tuple[float, ...] = RATES_TRIED
     largest = max(evidence.history.learning_rates, default=0.0)
+    if rate == 0.0:  # which no factor changes
+        fell = (f"it has fallen from {number(largest)}",) if largest else ()
+        return Hypothesis(code="OPT602", score=0.99, because=because + fell, observed=True, settles=True)
     if rate is not None and 0.0 < 10.0 * rate <= largest:
         because += (f"it has fallen from {number(largest)}",)
         factors = (10.0 * largest / rate, largest / rate, *factors)

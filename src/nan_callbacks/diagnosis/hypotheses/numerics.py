@@ -8,7 +8,7 @@ import re
 from nan_callbacks.core.tensor_summary import TensorSummary
 from nan_callbacks.diagnosis.diagnosis import describe_rows
 from nan_callbacks.diagnosis.evidence import Evidence
-from nan_callbacks.diagnosis.experiments import Experiment, instead, without_rows
+from nan_callbacks.diagnosis.experiments import Experiment, another_batch, instead, without_rows
 from nan_callbacks.diagnosis.goal import Goal, Kind
 from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis, batch_rows
 from nan_callbacks.diagnosis.origin import Origin, OriginKind, Phase
@@ -77,6 +77,8 @@ def rows_to_blame(evidence: Evidence) -> tuple[int, ...]:
 
 
 def _forward(operation: str, operands: list[TensorSummary], result: TensorSummary | None) -> str | None:
+    if _is_of_nothing(operands, result):
+        return DIVISION
     if operation in _LOGARITHMS:
         return _logarithm(operation, operands)
     if operation in _DIVISIONS:
@@ -106,10 +108,16 @@ def _backward(operation: str, operands: list[TensorSummary]) -> str | None:
         near = LOG_OF_ZERO if operation in _LOGARITHMS else DIVISION
         return SINGULARITY if at_zero or (operation in _LOGARITHMS and _lowest(operands) < 0) else near
     if operation == "power":
-        return SINGULARITY if at_zero else OVERFLOW
+        # Below zero the value is NaN, and was not used either.
+        return SINGULARITY if at_zero or _lowest(operands[:1]) < 0 else OVERFLOW
     if operation in _MATRICES:
         return SINGULARITY if operation == "decomposition" else _MATRICES[operation]
     return OVERFLOW if operation in _GROWING or operation in ("softmax", "log_softmax") else None
+
+
+def _is_of_nothing(operands: list[TensorSummary], result: TensorSummary | None) -> bool:
+    """Whether a mean, or a loss that ends in one, was taken over no elements: 0 divided by 0."""
+    return result is not None and bool(result.nan) and any(0 in operand.shape for operand in operands)
 
 
 def _logarithm(operation: str, operands: list[TensorSummary]) -> str:
@@ -145,6 +153,9 @@ def _power(operands: list[TensorSummary], result: TensorSummary | None) -> str:
 def _experiments(evidence: Evidence, goal: Goal, code: str) -> tuple[Experiment, ...]:
     """The samples at the edge are left out; the operand is kept off the edge; a wider format is used."""
     rows = without_rows(goal, rows_to_blame(evidence), batch_rows(evidence))
+    origin = evidence.replay.origin if evidence.replay else None
+    if origin is not None and _is_of_nothing(list(origin.operands), origin.result):
+        return (another_batch(goal),)  # no operand to be moved, no sample to be left out
     nudged = () if code == OVERFLOW else (instead(goal, nudge=NUDGE),)
     wider = (instead(goal, dtype="float64"),) if evidence.precision != "float64" else ()
     return (*nudged, *rows, *wider)
@@ -153,6 +164,8 @@ def _experiments(evidence: Evidence, goal: Goal, code: str) -> tuple[Experiment,
 def _mechanism(origin: Origin, code: str) -> str:
     place = "the derivative of " if origin.phase is Phase.BACKWARD else ""
     operands = [operand for operand in origin.operands if operand.name != "gradient"]
+    if _is_of_nothing(operands, origin.result):
+        return f"{origin.operation} was taken over nothing: an operand has no elements, and 0 / 0 is NaN"
     ranges = " and ".join(operand.describe() for operand in operands[:3])
     kinds = {
         OVERFLOW: f"{place}{origin.operation} left the range of its number format",

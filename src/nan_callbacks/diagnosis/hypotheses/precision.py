@@ -6,16 +6,18 @@ from dataclasses import replace
 
 from nan_callbacks.core.sentences import number
 from nan_callbacks.diagnosis.evidence import Evidence
-from nan_callbacks.diagnosis.experiments import LOWER_RATE, Experiment
-from nan_callbacks.diagnosis.goal import Goal, Kind
+from nan_callbacks.diagnosis.experiments import LOWER_RATE, Experiment, ends_lower, trained
+from nan_callbacks.diagnosis.goal import Goal, Kind, is_calm, stands_still
 from nan_callbacks.diagnosis.hypotheses.hypothesis import HALF, Hypothesis
 from nan_callbacks.diagnosis.origin import OriginKind, Phase
 
 
 def half_precision(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     """OPT604: a number that float32 holds easily is too large or too small for a half-precision format."""
-    if evidence.precision not in HALF or goal.kind in (Kind.DIVERGENCE, Kind.STALL):
+    if evidence.precision not in HALF or goal.kind is Kind.DIVERGENCE:
         return None
+    if goal.kind is Kind.STALL:
+        return _too_coarse(evidence, goal)
     because = [f"the model computes in {evidence.precision}, which ends at {HALF[evidence.precision]}"]
     origin = evidence.replay.origin if evidence.replay else None
     for operand in origin.operands if origin is not None else ():
@@ -24,6 +26,21 @@ def half_precision(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     treatment = replace(goal.base, dtype="float32")
     experiment = Experiment(treatment=treatment, controls=(goal.base,))
     return Hypothesis(code="OPT604", score=0.55, because=tuple(because), experiments=(experiment,))
+
+
+def _too_coarse(evidence: Evidence, goal: Goal) -> Hypothesis:
+    """Gradients below the smallest number of a format are 0; updates below its resolution change no weight."""
+    because = [f"the model computes in {evidence.precision}"]
+    norms = evidence.history.grad_norms[-32:]
+    if norms and max(norms) == 0.0:
+        because.append("all gradients are 0")
+    experiment = trained(goal.base, ends_lower, dtype="float32")
+    return Hypothesis(
+        code="OPT604",
+        score=0.67,
+        because=tuple(because),
+        experiments=(replace(experiment, requires=lambda treated, _: is_calm(treated), judge=stands_still), experiment),
+    )
 
 
 def made_by_optimizer(evidence: Evidence, goal: Goal) -> Hypothesis | None:
