@@ -10,6 +10,7 @@ from nan_callbacks.core.sentences import number
 from nan_callbacks.diagnosis.evidence import Evidence, LayerEvidence
 from nan_callbacks.diagnosis.experiments import Experiment, ends_lower, fresh_run
 from nan_callbacks.diagnosis.goal import Goal, Kind, Measured, is_calm, stands_still
+from nan_callbacks.diagnosis.hypotheses.gradients import vanishing
 from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis, how_early, is_early
 from nan_callbacks.diagnosis.hypotheses.numerics import code_of_origin
 from nan_callbacks.diagnosis.lab import Start, Variation
@@ -51,8 +52,13 @@ def bad_initialisation(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         score=score if odd else 0.6,
         because=tuple(because),
         experiments=_afresh(goal),
-        observed=any(layer.weight_scale == 0.0 for layer in odd[:-1]),  # a last layer of zeros is a usual start
+        observed=_is_blocked(odd) or (len(odd) > 1 and vanishing(evidence, goal) is not None),
     )
+
+
+def _is_blocked(odd: Sequence[LayerEvidence]) -> bool:
+    """Whether a hidden layer is nothing but zeros; a last layer of zeros is a usual start."""
+    return any(layer.weight_scale == 0.0 for layer in odd[:-1])
 
 
 def blocked_by_zeros(evidence: Evidence, goal: Goal) -> Hypothesis | None:

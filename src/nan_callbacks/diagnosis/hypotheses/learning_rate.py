@@ -30,6 +30,9 @@ from nan_callbacks.diagnosis.origin import OriginKind, Phase
 ORDINARY = 1e3
 """Magnitude up to which operands are no sign of weights that have been thrown about."""
 
+DECAYED = 1e-6
+"""Of the largest rate that the run has had: what one step once did would take a million."""
+
 RATES_TRIED = (100.0, 1e4, 1e7)
 """Factors on a learning rate that is suspected to be too low, after the largest rate that the run has had."""
 
@@ -61,7 +64,7 @@ def too_low(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     because = ("the loss stands still",) + ((f"the learning rate is {number(rate)}",) if rate is not None else ())
     factors: tuple[float, ...] = RATES_TRIED
     largest = max(evidence.history.learning_rates, default=0.0)
-    if rate == 0.0:  # which no factor changes
+    if rate is not None and (rate == 0.0 or rate <= DECAYED * largest):
         fell = (f"it has fallen from {number(largest)}",) if largest else ()
         return Hypothesis(code="OPT602", score=0.99, because=because + fell, observed=True, settles=True)
     if rate is not None and 0.0 < 10.0 * rate <= largest:
