@@ -25,6 +25,8 @@ class Part(enum.StrEnum):
     UNSEEN = "unseen"
     """Written by another hand than the rules', after the earlier parts were spent, and scored before rules were
     changed."""
+    LATEST = "latest"
+    """Written blind after UNSEEN had been scored and the rules mended by it: what forums see every week."""
 
 
 class Happens(enum.StrEnum):

@@ -98,7 +98,8 @@ def test_asking_during_the_fit_changes_nothing(accumulate, at):
     asked = fit(TinyModule, healthy_batches(), asks, guard=guard, accumulate_grad_batches=accumulate)
     assert differences(plain.state, asked.state) == []
     assert asks.answer.steps_spent > 0
-    assert [event["event"] for event in guard.events] == ["diagnosis", "summary"]
+    told = [event["event"] for event in guard.events if not event["event"].startswith("checkup")]
+    assert told == ["diagnosis", "summary"]
 
 
 def test_asking_after_the_fit_looks_at_the_last_batch():

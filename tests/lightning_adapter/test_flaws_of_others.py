@@ -137,7 +137,8 @@ def test_spike_detection_sees_the_loss_divided_by_the_accumulation_factor():
     guard = fit(module, make_batches(COUNT), accumulate_grad_batches=4, guard_settings={"warmup_steps": 5})
 
     assert incident_steps(guard) == [9]
-    assert guard.events[0]["loss"] == pytest.approx(1e6 * sum(module.raw[36:40]) / 4, rel=1e-5)
+    incident = next(event for event in guard.events if event["event"] == "incident")
+    assert incident["loss"] == pytest.approx(1e6 * sum(module.raw[36:40]) / 4, rel=1e-5)
 
 
 def test_spike_detection_warms_up_anew_in_every_epoch():

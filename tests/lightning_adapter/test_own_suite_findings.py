@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from pytorch_lightning import Callback, LightningModule
+from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torchmetrics import CatMetric
 
@@ -91,8 +92,9 @@ class CopiesGuards(Callback):
             self.copies = [*copy.deepcopy(guards), *pickle.loads(pickle.dumps(guards))]
 
 
-def test_a_guard_can_be_copied_after_and_in_the_middle_of_a_fit():
-    guard, copier = NaNGuard(verbose=False, strict=True, snapshot_every_n_steps=2), CopiesGuards()
+@pytest.mark.parametrize("verbose", [False, True])
+def test_a_guard_can_be_copied_after_and_in_the_middle_of_a_fit(verbose: bool):
+    guard, copier = NaNGuard(verbose=verbose, strict=True, snapshot_every_n_steps=2), CopiesGuards()
     make_trainer(guard, copier).fit(Remembers(), make_batches(8))
     assert guard.log.__self__ is not None  # what Lightning has given to every callback holds the module
     for each, steps in [(copier.copies[0], 5), (copier.copies[1], 5), (copy.deepcopy(guard), 8)]:
@@ -101,3 +103,39 @@ def test_a_guard_can_be_copied_after_and_in_the_middle_of_a_fit():
         make_trainer(each).fit(Remembers(), make_batches(6))
         assert each.summary["steps"] == 6
     assert guard.summary["steps"] == 8
+
+
+class Asking(LightningModule):
+    """Weighs its loss by what its callbacks know."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Linear(3, 1)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        assert self.trainer.checkpoint_callback is not None
+        counter = next(each for each in self.trainer.callbacks if isinstance(each, Counter))
+        counter.asked += 1
+        return self.net(batch[0]).pow(2).mean()
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+
+class Counter(Callback):
+    """Counts what it is asked, and what it is told."""
+
+    asked = 0
+    told = 0
+
+    def on_before_backward(self, *_: Any) -> None:
+        self.told += 1
+
+
+def test_a_step_finds_its_callbacks_in_trials_and_they_hear_of_none(tmp_path):
+    guard, counter = NaNGuard(strict=True, verbose=False), Counter()
+    trainer = make_trainer(guard, counter, ModelCheckpoint(tmp_path), enable_checkpointing=True)
+    trainer.fit(Asking(), make_batches(6))
+
+    assert guard.checkup_report.notes == ()
+    assert counter.asked == counter.told == trainer.global_step == 6

@@ -61,7 +61,8 @@ def test_a_bad_batch_on_one_rank_is_forgotten_by_both(ranks, case):
 @pytest.mark.parametrize("case", [*CASES, "rollback"])
 def test_both_ranks_decide_the_same_and_hold_the_same_weights(ranks, case):
     zero, one = (rank[case] for rank in ranks)
-    assert zero["events"] == one["events"]
+    # Rank 0 looks the model over for all.
+    assert [event for event in zero["events"] if not event[0].startswith("checkup")] == one["events"]
     assert zero["summary"] == one["summary"]
     for part in ("parameters", "optimizers", "schedulers"):
         assert differences(zero["state"][part], one["state"][part]) == []

@@ -38,6 +38,10 @@ class Journal:
         self._stop_reason: str | None = None
         self._appended = False
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy has no voice: it speaks for nobody's run."""
+        return {**vars(self), "say": None}
+
     def record(self, events: list[Event]) -> None:
         """Keep, write and say some events.
 

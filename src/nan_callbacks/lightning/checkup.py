@@ -38,7 +38,9 @@ def look_over_fit(trainer: Any, module: Any, session: Any, ignore: Collection[st
     lab = LightningLab(trainer, module, tuple(session.window.batches), random_streams=RngState())
     precision = str(getattr(trainer.precision_plugin, "precision", "") or "")
     used = {type(trainer.strategy).__name__, precision, *(type(each).__name__ for each in trainer.callbacks)}
-    used |= {"accumulate_grad_batches"} if trainer.accumulate_grad_batches > 1 else set()
+    if trainer.accumulate_grad_batches > 1:
+        rest = trainer.num_training_batches % trainer.accumulate_grad_batches  # NaN of data without a length
+        used |= {"accumulate_grad_batches", *(("accumulate_grad_batches:rest",) if rest > 0 else ())}
     return examine(
         lab,
         [] if _changes_batches(module) else rows_beside(trainer.train_dataloader),

@@ -12,8 +12,11 @@ from torch.optim import Optimizer
 from nan_callbacks.lightning.by_hand import handed
 from nan_callbacks.lightning.quiet import as_in_training, muted
 from nan_callbacks.torch.lab import TorchLab
+from nan_callbacks.torch.lab_attributes import FOREIGN
 from nan_callbacks.torch.lab_bench import Bench, Fed, Hands, Window
 from nan_callbacks.torch.rng import RngState
+
+PACKAGE = __name__.partition(".")[0]
 
 
 class LightningLab(TorchLab):
@@ -62,10 +65,16 @@ class LightningLab(TorchLab):
                 loss_scale=scaler.get_scale() if scaler is not None and scaler.is_enabled() else 1.0,
                 trusted=trusted,
                 random_streams=random_streams,
-                objects=[trainer.datamodule] if getattr(trainer, "datamodule", None) is not None else [],
+                objects=_objects(trainer),
                 may_call_backward=alone,
             )
         )
+
+
+def _objects(trainer: Any) -> list[Any]:
+    """What a step may change beside its module: the data module and the callbacks, except those of libraries."""
+    own = [each for each in trainer.callbacks if type(each).__module__.partition(".")[0] not in (*FOREIGN, PACKAGE)]
+    return [*([trainer.datamodule] if getattr(trainer, "datamodule", None) is not None else []), *own]
 
 
 class TrainingStep:
