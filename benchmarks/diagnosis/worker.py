@@ -28,9 +28,9 @@ def examine(program: Program, backend: str, with_tools: bool) -> Score:
     try:
         guarded = adapter.train_guarded(program, ask)
         diagnoses = [incident.diagnosis for incident in guarded.incidents]
-        if truth.happens is Happens.STALL:
+        if truth.happens is Happens.STALL and any(each.cause is not None for each in guarded.asked):
             diagnoses = list(guarded.asked)
-        elif ask:
+        elif ask:  # nothing stalls any more if the guard has put it right: then the incident's counts
             diagnoses += guarded.asked
         told = score(program, backend, diagnoses, (incident.code for incident in guarded.incidents))
         told.step_seconds, told.error = guarded.step_seconds, guarded.raised

@@ -27,6 +27,8 @@ class Case:
     """Steps from the beginning of the symptom within which the finding must come; 1: at once."""
     judges_from_the_start: bool = False
     """Whether the first step may be judged: what is measured needs no history to be wrong."""
+    onset: int = 304
+    """Step at which the symptom is shown. 304 = 19 * 16: the parameter norm is measured at this step."""
     dropped: dict[str, Any] | None = None
     """A step of this detector's own kind that the gate drops; None if the symptom is not one of single steps."""
 
@@ -56,6 +58,13 @@ CASES = {
         symptom=lambda since: {"statistics_jump": 1e4},
         delay=1,
         dropped={"statistics_jump": 1e4},
+    ),
+    "BlowUpDetector": Case(
+        code="LOSS402",
+        symptom=lambda since: {"loss": 1e4, "param_norm": 100.0},
+        delay=1,
+        onset=1,  # it judges the start of a run, and nothing else
+        dropped={"loss": 1e9, "grad_norm": 1e9},
     ),
     "DivergenceDetector": Case(
         code="LOSS402",

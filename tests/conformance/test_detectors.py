@@ -75,18 +75,17 @@ def test_every_detector_is_built_exactly_once():
 @every_detector
 def test_it_finds_its_symptom_within_its_delay(name: str):
     case = CASES[name]
-    onset = HISTORY + 4  # 304 = 19 * 16: the parameter norm is measured at this step
 
-    found = feed(fresh(name), with_symptom(name, onset, case.delay))
+    found = feed(fresh(name), with_symptom(name, case.onset, case.delay))
 
     assert found[0].code == case.code
-    assert onset <= found[0].step < onset + case.delay
+    assert case.onset <= found[0].step < case.onset + case.delay
 
 
 @every_detector
 def test_its_finding_belongs_to_the_step_that_showed_it(name: str):
     case = CASES[name]
-    steps = with_symptom(name, HISTORY + 4, case.delay, epoch=7, batch_index=3, stream=1)
+    steps = with_symptom(name, case.onset, case.delay, epoch=7, batch_index=3, stream=1)
 
     finding = feed(fresh(name), steps)[0]
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from nan_callbacks.core.config import GuardConfig
 from nan_callbacks.core.decision import Decision
+from nan_callbacks.core.detectors.blow_up import FIRST_STEPS
 from nan_callbacks.core.finding import Action
 from nan_callbacks.core.ledger import Ledger
 from nan_callbacks.core.limits import Limits
@@ -57,7 +58,8 @@ class Monitor:
 
     def wants_param_norm(self) -> bool:
         """Whether the coming observation should carry the parameter norm."""
-        return (self.step - self._norm_origin) % PARAM_NORM_EVERY_N_STEPS == 0
+        since = self.step - self._norm_origin
+        return self._is_on_cadence(self.step) or since <= FIRST_STEPS
 
     def snapshot_is_due(self) -> bool:
         """Whether a snapshot should be taken before the coming step."""
@@ -83,7 +85,9 @@ class Monitor:
         """
         self.step = observation.step + 1
         stream = self._stream(observation.stream)
-        decision = self.policy.decide(observation, stream.update(observation), suspicious=stream.suspicious)
+        on_cadence = observation.param_norm is None or self._is_on_cadence(observation.step)
+        findings = stream.update(observation, on_cadence=on_cadence)
+        decision = self.policy.decide(observation, findings, suspicious=stream.suspicious)
         if decision.level_accepted:
             for each in self._streams.values():
                 each.accept_level()
@@ -125,6 +129,9 @@ class Monitor:
         if not snapshots_kept:
             self.ledger.forget()
         self._load_detectors(state["streams"])
+
+    def _is_on_cadence(self, step: int) -> bool:
+        return (step - self._norm_origin) % PARAM_NORM_EVERY_N_STEPS == 0
 
     def _stream(self, index: int) -> Stream:
         if index not in self._streams:

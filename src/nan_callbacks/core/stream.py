@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from nan_callbacks.core.baseline import BaselineSettings
 from nan_callbacks.core.config import GuardConfig
 from nan_callbacks.core.detectors.base import Detector
+from nan_callbacks.core.detectors.blow_up import BlowUpDetector
 from nan_callbacks.core.detectors.divergence import DivergenceDetector
 from nan_callbacks.core.detectors.gradient_spike import GradientSpikeDetector
 from nan_callbacks.core.detectors.loss_scale import LossScaleDetector
@@ -47,6 +49,7 @@ def build_detectors(config: GuardConfig) -> dict[str, Detector]:
         "gradient_spike": GradientSpikeDetector(settings(WARMUP_GRAD_RATIO), spike),
         "loss_spike": LossSpikeDetector(settings(WARMUP_LOSS_RATIO), spike),
         "statistics_jump": StatisticsJumpDetector(settings(WARMUP_GRAD_RATIO), spike),
+        "blow_up": BlowUpDetector(Action[config.on_divergence.upper()]),
         "divergence": DivergenceDetector(Action[config.on_divergence.upper()]),
         "loss_scale": LossScaleDetector(),
     }
@@ -71,9 +74,17 @@ class Stream:
             self._limits = Limits.combined([detector.limits() for detector in self.detectors.values()])
         return self._limits
 
-    def update(self, observation: StepObservation) -> list[Finding]:
-        """All findings of one observation, the gravest first."""
-        findings = [finding for detector in self.detectors.values() for finding in detector.update(observation)]
+    def update(self, observation: StepObservation, *, on_cadence: bool = True) -> list[Finding]:
+        """All findings of one observation, the gravest first.
+
+        Args:
+            observation: What was measured.
+            on_cadence: Whether its parameter norm, if it has one, is one of the regular ones that growth is read from.
+        """
+        regular = observation if on_cadence else replace(observation, param_norm=None)
+        findings = []
+        for name, detector in self.detectors.items():
+            findings += detector.update(observation if name == "blow_up" else regular)
         self._limits = None
         return sorted(findings, key=lambda finding: -finding.action)
 
@@ -95,7 +106,7 @@ class Stream:
         fresh = build_detectors(self.config)
         for name in self.detectors:
             if name != "non_finite":
-                if state is not None:
+                if state is not None and name in state:
                     fresh[name].load_state_dict(state[name])
                 self.detectors[name] = fresh[name]
         divergence = self.detectors["divergence"]
@@ -110,4 +121,7 @@ class Stream:
         """Take over a state made by :meth:`state_dict`."""
         self._limits = None
         for name, detector in self.detectors.items():
-            detector.load_state_dict(state[name])
+            if name in state:  # absent from states of earlier versions
+                detector.load_state_dict(state[name])
+            else:
+                detector.accept_level()

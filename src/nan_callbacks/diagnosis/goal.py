@@ -91,6 +91,8 @@ class Goal:
             value = self._spiking(trial)
             return None if value is None or self.limit is None else value > self.limit
         change = measured.change
+        if self.kind is Kind.DIVERGENCE and peaks(measured):
+            return True
         return None if change is None else change > (RISE if self.kind is Kind.DIVERGENCE else STALL)
 
     def outcome(self, measured: Measured) -> str:
@@ -106,6 +108,9 @@ class Goal:
         if self.kind is Kind.SPIKE and value is not None and self.limit is not None:
             side = "above" if value > self.limit else "below"
             return f"{self.quantity} {number(value)}, {side} the limit {number(self.limit)}"
+        if self.kind is Kind.DIVERGENCE and peaks(measured):
+            losses = trial.losses
+            return f"finite, loss blown up on the way ({' → '.join(map(number, (losses[0], max(losses), losses[-1])))})"
         return "finite" + _trend(measured)
 
     def _spiking(self, trial: Trial) -> float | None:
@@ -161,6 +166,12 @@ def tail(losses: Sequence[float]) -> float:
     """Mean of the last third."""
     third = max(1, len(losses) // 3)
     return sum(losses[-third:]) / third
+
+
+def peaks(measured: Measured) -> bool:
+    """Whether the loss of a training run was blown up for a while: dead units may bring it down again."""
+    losses = measured.trial.losses
+    return len(losses) > 2 and losses[0] > 0 and max(losses) > BLOW_UP * losses[0]
 
 
 def is_calm(measured: Measured) -> bool:

@@ -176,7 +176,7 @@ class ActivationProbe:
             saturated_share=seen.saturated,
             dead_share=None if seen.alive is None else float((~seen.alive).float().mean()),
             weight_norm=None if weight is None else float(weight.float().norm()),
-            weight_scale=None if weight is None else _scale(weight),
+            weight_scale=None if weight is None or isinstance(seen.module, TABLES) else _scale(weight),
             grad_norm=norm_of(gradients),
         )
 
@@ -228,6 +228,10 @@ def alive_units(outputs: Tensor) -> Tensor:
 def _weight(module: nn.Module) -> Tensor | None:
     weights = [p for p in module.parameters(recurse=False) if p.dim() >= 2 and p.is_floating_point()]
     return weights[0].detach() if weights else None
+
+
+TABLES = (nn.Embedding, nn.EmbeddingBag)
+"""Modules whose weights are rows, not sums over a fan-in."""
 
 
 def _scale(weight: Tensor) -> float:

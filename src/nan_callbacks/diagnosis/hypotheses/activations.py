@@ -9,7 +9,7 @@ from dataclasses import replace
 from nan_callbacks.core.sentences import number
 from nan_callbacks.diagnosis.evidence import Evidence, LayerEvidence
 from nan_callbacks.diagnosis.experiments import Experiment, ends_lower, fresh_run
-from nan_callbacks.diagnosis.goal import Goal, Kind, Measured, is_calm, stands_still
+from nan_callbacks.diagnosis.goal import Goal, Kind, Measured, is_calm, stands_still, tail
 from nan_callbacks.diagnosis.hypotheses.gradients import vanishing
 from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis, how_early, is_early
 from nan_callbacks.diagnosis.hypotheses.numerics import code_of_origin
@@ -106,10 +106,16 @@ def _afresh(goal: Goal) -> tuple[Experiment, ...]:
             return is_calm(treated) and ends_lower(treated, controls)
 
         falls = Experiment(treatment=fresh_run(), controls=(goal.base,), requires=learns)
-        moves = replace(falls, requires=lambda treated, _: is_calm(treated), judge=stands_still)
+        moves = replace(falls, requires=_below, judge=stands_still)
         return moves, falls
     treatment = Variation(start=Start.FRESH, steps=FEW_STEPS)
     return (Experiment(treatment=treatment, controls=(goal.base,), requires=lambda treated, _: is_calm(treated)),)
+
+
+def _below(treated: Measured, controls: Sequence[Measured]) -> bool:
+    """Whether a calm run ends below the untreated ones: one that has further to go falls faster."""
+    ends = [tail(each.trial.losses) for each in controls if each.trial.losses]
+    return is_calm(treated) and bool(treated.trial.losses) and all(tail(treated.trial.losses) < end for end in ends)
 
 
 FEW_STEPS = 5

@@ -20,6 +20,7 @@ from nan_callbacks.diagnosis.experiments import (
 )
 from nan_callbacks.diagnosis.goal import Goal, Kind, Measured, blows_up, is_finite
 from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis, is_early
+from nan_callbacks.diagnosis.hypotheses.numerics import fails_by_itself
 from nan_callbacks.diagnosis.lab import Start, Variation
 from nan_callbacks.diagnosis.origin import Origin, Phase
 
@@ -47,6 +48,8 @@ def exploding(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     spiky = usual is not None and usual > 0 and max(norms[-32:]) >= EXPLOSION * usual
     spiking = goal.kind is Kind.SPIKE and goal.quantity == "grad_norm"
     if goal.kind is Kind.STALL or not (evidence.recurrent or spiky or spiking):
+        return None
+    if not evidence.recurrent and fails_by_itself(evidence, goal):
         return None
     if evidence.clipping is not None and usual is not None and evidence.clipping <= EXPLOSION * usual:
         return None

@@ -26,9 +26,12 @@ CONTRADICTED_BATCH = math.log(20.0)
 WORSE_THAN_A_GUESS = 1.5
 """Factor on the loss of a guess from which a model knows less than nothing: its weights are far off."""
 
+TABLES = ("Embedding", "EmbeddingBag")
+"""Modules that look rows up: an index that they refuse need be no target, nor even a part of the batch."""
+
 _OUT_OF_RANGE = re.compile(
     r"out of (bounds|range)|outside (of )?the valid range|n_classes|num_classes|must be in the (half-open )?interval"
-    r"|should be between 0 and 1|all elements of (input|target)|out of bounds for axis",
+    r"|targets? should be between 0 and 1|all elements of target|out of bounds for axis",
     re.IGNORECASE,
 )
 """What frameworks say when a class index or a probability is none."""
@@ -40,6 +43,7 @@ def out_of_range(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         return None
     strange = [part for part in _targets(evidence) if part.is_integral and _leaves_its_range(part)]
     origin = evidence.replay.origin if evidence.replay else None
+    looked_up = origin is not None and origin.module_type in TABLES
     raised = origin is not None and origin.kind is OriginKind.EXCEPTION and _OUT_OF_RANGE.search(origin.detail)
     if not strange and not raised:
         return None
@@ -53,7 +57,11 @@ def out_of_range(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         *((another_batch(goal),) if raised else ()),
     )
     return Hypothesis(
-        code="DATA505", score=0.97, because=tuple(because), experiments=experiments, observed=bool(raised)
+        code="DATA511" if raised and looked_up else "DATA505",
+        score=0.97,
+        because=tuple(because),
+        experiments=experiments,
+        observed=bool(raised),
     )
 
 
@@ -139,8 +147,10 @@ def _leaves_its_range(part: BatchPart) -> bool:
         return False
     if recent.minimum is None or recent.maximum is None:
         return False
-    is_share = recent.minimum >= 0.0 and recent.maximum <= 1.0
-    if not failed.dtype.startswith(("int", "uint", "bool")) and not is_share:
+    if not failed.dtype.startswith(("int", "uint", "bool")):
+        is_share = recent.minimum >= 0.0 and recent.maximum <= 1.0
+        if is_share and failed.maximum > 1.0:
+            return True
         return failed.minimum < 0.0 <= recent.minimum  # a count below zero; a zero among counts is a count
     return failed.minimum < recent.minimum or failed.maximum > recent.maximum
 

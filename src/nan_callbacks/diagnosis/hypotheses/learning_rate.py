@@ -24,11 +24,10 @@ from nan_callbacks.diagnosis.goal import Goal, Kind, stands_still
 from nan_callbacks.diagnosis.hypotheses.activations import dead_units, saturated
 from nan_callbacks.diagnosis.hypotheses.gradients import vanishing
 from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis, how_early, is_early
-from nan_callbacks.diagnosis.hypotheses.numerics import OVERFLOW, code_of_origin
-from nan_callbacks.diagnosis.origin import OriginKind, Phase
+from nan_callbacks.diagnosis.hypotheses.numerics import fails_by_itself
 
-ORDINARY = 1e3
-"""Magnitude up to which operands are no sign of weights that have been thrown about."""
+THROWN = 2.0
+"""Growth of all weights since the beginning of a run that has not learnt, from which its steps are suspected."""
 
 DECAYED = 1e-6
 """Of the largest rate that the run has had: what one step once did would take a million."""
@@ -49,9 +48,12 @@ def too_high(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         because.append(f"the norm of the weights went from {number(min(norms[-4:]))} to {number(norms[-1])}")
     if early:
         because.append(how_early(evidence))
-    by_itself = early and not grown and _fails_by_itself(evidence, goal)
+    by_itself = early and not grown and fails_by_itself(evidence, goal)
     suspicious = early and not by_itself and goal.kind is not Kind.STALL
-    score = 0.75 if grown or goal.kind is Kind.DIVERGENCE else (0.7 if suspicious else 0.3)
+    thrown = goal.kind is Kind.STALL and len(norms) > 1 and norms[-1] > THROWN * norms[0]
+    if thrown:  # what has died or saturated meanwhile is what became of it
+        because.append(f"the norm of the weights went from {number(norms[0])} to {number(norms[-1])}")
+    score = 0.75 if grown or goal.kind is Kind.DIVERGENCE else (0.7 if suspicious or thrown else 0.3)
     experiments = _lower(evidence, goal, early and not by_itself)
     return Hypothesis(code="OPT601", score=score, because=tuple(because), experiments=experiments)
 
@@ -79,27 +81,11 @@ def too_low(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     return Hypothesis(code="OPT602", score=0.65, because=because, experiments=experiments)
 
 
-def _fails_by_itself(evidence: Evidence, goal: Goal) -> bool:
-    """Whether an operation failed at ordinary numbers, or the optimizer at finite gradients.
-
-    A lower rate then only takes longer to come to the same place.
-    """
-    if goal.kind is not Kind.NON_FINITE:
-        return False
-    origin = evidence.replay.origin if evidence.replay else None
-    if origin is None:
-        return False
-    if origin.phase is Phase.OPTIMIZER or origin.kind in (OriginKind.PARAMETERS, OriginKind.EXCEPTION):
-        return True
-    sizes = [operand.largest_magnitude or 0.0 for operand in origin.operands]
-    return code_of_origin(origin) not in (None, OVERFLOW) and max(sizes, default=0.0) < ORDINARY
-
-
 def _lower(evidence: Evidence, goal: Goal, early: bool) -> tuple[Experiment, ...]:
     if goal.kind is Kind.STALL:
         return (trained(fresh_run(), ends_lower, lr_factor=LOWER_RATE),)
     if goal.kind is Kind.DIVERGENCE:
-        return (trained(goal.base, ends_lower, lr_factor=LOWER_RATE),)
+        return tuple(trained(goal.base, ends_lower, lr_factor=factor) for factor in (LOWER_RATE, MUCH_LOWER_RATE))
     if early:
         # Batches that the run has digested break it too, at the full rate only: the failed batch is not to blame.
         other = snapshot_run(run_steps(evidence), other_batch=True)

@@ -19,6 +19,9 @@ SMALLEST_NORMAL = {"float16": 6.1e-5, "bfloat16": 1.2e-38, "float32": 1.2e-38, "
 NUDGE = 1e-6
 """How far operands are kept from an edge: the order of the epsilons that float32 code adds by hand."""
 
+ORDINARY = 1e3
+"""Magnitude up to which operands are no sign of weights that have been thrown about."""
+
 OVERFLOW, LOG_OF_ZERO, DIVISION, SINGULARITY, DOMAIN = "NAN110", "NAN111", "NAN112", "NAN113", "NAN114"
 
 _LOGARITHMS = {"log", "log1p", "xlogy", "logit", "lgamma", "digamma"}
@@ -70,6 +73,22 @@ def code_of_origin(origin: Origin) -> str | None:
     return _forward(origin.operation, operands, origin.result)
 
 
+def fails_by_itself(evidence: Evidence, goal: Goal) -> bool:
+    """Whether an operation failed at ordinary numbers, or the optimizer at finite gradients.
+
+    A lower rate then only takes longer to come to the same place.
+    """
+    if goal.kind is not Kind.NON_FINITE:
+        return False
+    origin = evidence.replay.origin if evidence.replay else None
+    if origin is None:
+        return False
+    if origin.phase is Phase.OPTIMIZER or origin.kind in (OriginKind.PARAMETERS, OriginKind.EXCEPTION):
+        return True
+    sizes = [operand.largest_magnitude or 0.0 for operand in origin.operands]
+    return code_of_origin(origin) not in (None, OVERFLOW) and max(sizes, default=0.0) < ORDINARY
+
+
 def rows_to_blame(evidence: Evidence) -> tuple[int, ...]:
     """Rows in which the operation failed: those that bisection found, or else those of the operation's result."""
     origin = evidence.replay.origin if evidence.replay else None
@@ -77,7 +96,7 @@ def rows_to_blame(evidence: Evidence) -> tuple[int, ...]:
 
 
 def _forward(operation: str, operands: list[TensorSummary], result: TensorSummary | None) -> str | None:
-    if _is_of_nothing(operands, result):
+    if _is_of_nothing(operands, result) or _was_infinite(operands):
         return DIVISION
     if operation in _LOGARITHMS:
         return _logarithm(operation, operands)
@@ -120,6 +139,11 @@ def _is_of_nothing(operands: list[TensorSummary], result: TensorSummary | None) 
     return result is not None and bool(result.nan) and any(0 in operand.shape for operand in operands)
 
 
+def _was_infinite(operands: list[TensorSummary]) -> bool:
+    """Whether a constant of the program held +Inf before the step: most often a quotient with a zero below it."""
+    return any(operand.positive_inf for operand in operands)
+
+
 def _logarithm(operation: str, operands: list[TensorSummary]) -> str:
     inside = operands[-1:] if operation == "xlogy" else operands[:1]
     edge = -1.0 if operation == "log1p" else 0.0
@@ -156,6 +180,8 @@ def _experiments(evidence: Evidence, goal: Goal, code: str) -> tuple[Experiment,
     origin = evidence.replay.origin if evidence.replay else None
     if origin is not None and _is_of_nothing(list(origin.operands), origin.result):
         return (another_batch(goal),)  # no operand to be moved, no sample to be left out
+    if origin is not None and origin.phase is Phase.FORWARD and _was_infinite(list(origin.operands)):
+        return ()  # what made it lies before the step
     nudged = () if code == OVERFLOW else (instead(goal, nudge=NUDGE),)
     wider = (instead(goal, dtype="float64"),) if evidence.precision != "float64" else ()
     return (*nudged, *rows, *wider)
@@ -166,6 +192,9 @@ def _mechanism(origin: Origin, code: str) -> str:
     operands = [operand for operand in origin.operands if operand.name != "gradient"]
     if _is_of_nothing(operands, origin.result):
         return f"{origin.operation} was taken over nothing: an operand has no elements, and 0 / 0 is NaN"
+    if origin.phase is Phase.FORWARD and _was_infinite(operands):
+        held = next(operand for operand in operands if operand.positive_inf)
+        return f"{held.name or 'an operand'} of {origin.operation} held +Inf before the step: {held.describe()}"
     ranges = " and ".join(operand.describe() for operand in operands[:3])
     kinds = {
         OVERFLOW: f"{place}{origin.operation} left the range of its number format",
