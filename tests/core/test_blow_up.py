@@ -51,3 +51,21 @@ def test_adversaries_are_not_judged():
 
 def test_what_never_reached_the_weights_is_not_judged():
     assert found([1.0, 1e6], [1.0, 100.0], applied=False) == []
+
+
+def test_weights_that_begin_at_zero_may_grow_from_nothing():
+    # A linear model that starts at zero: growth says nothing, and single samples make the loss what they will.
+    assert found([0.01, 0.4, 3.0, 0.2], [0.0, 0.3, 0.5, 0.6]) == []
+
+
+def test_what_the_loss_reached_on_weights_as_they_were_is_no_explosion():
+    assert found([0.02, 4.0, 12.0], [1.0, 1.1, 2.5]) == []
+
+
+def test_the_start_ends_even_if_its_steps_are_dropped():
+    detector = BlowUpDetector()
+    for step in range(FIRST_STEPS + 1):
+        applied = step == 0
+        detector.update(StepObservation(step=step, loss=1.0, grad_norm=1.0, param_norm=1.0, applied=applied))
+
+    assert detector.update(StepObservation(step=40, loss=1e6, grad_norm=1.0, param_norm=100.0)) == []

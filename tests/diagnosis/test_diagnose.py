@@ -1,6 +1,7 @@
 """The rules of the game, whatever the laboratory answers: budget, honesty, order."""
 
 import math
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -246,12 +247,15 @@ def standing_still(variation: Variation) -> Trial:
 
 
 def test_a_learning_rate_of_zero_needs_no_experiment():
-    history = History(losses=(1.0,) * 50, grad_norms=(0.5,) * 50, learning_rates=(1e-3, 5e-4, 0.0))
+    history = History(losses=(1.0,) * 50, grad_norms=(0.5,) * 50, learning_rates=(1e-3, 5e-4, *[0.0] * 16))
     evidence = Evidence(seen=seen(loss=1.0, grad_norm=0.5, learning_rates=(0.0,)), history=history)
     found = diagnose(evidence, ScriptedLab(standing_still))
 
     assert [(verdict.code, verdict.confidence) for verdict in found.verdicts] == [("OPT602", Confidence.LIKELY)]
     assert "it has fallen from 0.001" in found.describe()
+    start = History(losses=(1.0,) * 3, grad_norms=(0.5,) * 3, learning_rates=(0.0, 1e-5, 0.0))
+    warming = diagnose(replace(evidence, history=start), ScriptedLab(standing_still))
+    assert "OPT602" not in [verdict.code for verdict in warming.verdicts if verdict.confidence is Confidence.LIKELY]
 
 
 def test_two_matrices_of_zeros_block_each_other():

@@ -100,6 +100,30 @@ CASES = {
         "optimizer": lambda: keras.optimizers.SGD(keras.optimizers.schedules.ExponentialDecay(0.05, 3, 0.8))
     },
 }
+
+
+class OwnStreams(keras.layers.Layer):
+    """Draws by the backend's own functions, which keep count where Keras does not look."""
+
+    def call(self, inputs, training=False):
+        if not training:
+            return inputs
+        if BACKEND == "tensorflow":
+            import tensorflow as tf
+
+            return inputs + 0.1 * tf.cond(tf.reduce_any(inputs > 0), lambda: self.noise(tf, inputs), lambda: inputs)
+        import torch
+
+        return inputs + 0.1 * torch.randn_like(inputs)
+
+    def noise(self, tf, inputs):
+        return tf.function(tf.random.normal)(tf.shape(inputs)) + tf.random.uniform(tf.shape(inputs))
+
+
+if BACKEND != "jax":
+    CASES["streams of the backend's own"] = {
+        "make": lambda: keras.Sequential([keras.layers.Input((4,)), OwnStreams(), *network().layers])
+    }
 if BACKEND == "jax":  # there Keras itself refuses unseeded draws inside of a model
     del CASES["unseeded noise"]
 

@@ -181,3 +181,21 @@ def test_the_logs_of_a_dropped_batch_are_those_of_what_was_kept():
 
     assert ahead.read == waiting.read
     assert ahead.read[4] == ahead.read[3]
+
+
+def test_what_a_late_verdict_has_put_back_stays_if_an_error_ends_the_fit():
+    settings = {"max_rollbacks": 0, "on_give_up": "raise", "on_spike": "observe"}
+
+    def ends(*others):
+        model = compiled(plain_network, lambda: keras.optimizers.SGD(30.0))
+        before = state(model)[:4]
+        with pytest.raises(TrainingStoppedError):
+            train(model, data(30), guard(**settings), *others)
+        return before, state(model)[:4]
+
+    for before, after in (ends(Onlooker()), ends()):
+        assert same(before, after)
+
+
+def plain_network():
+    return keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(8, activation="tanh"), keras.layers.Dense(1)])

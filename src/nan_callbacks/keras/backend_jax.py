@@ -157,6 +157,7 @@ class GuardedStep:
             restored.append([now if keep else old for now, old, keep in zip(present, values, kept, strict=True)])
         if self._live is not None:
             self._live = tuple(restored[:4])
+            self._ran = True  # no longer what `fit` holds: an error on the way out must hand it over
             pairs = list(zip(variables[4], restored[4], strict=True))
         else:
             pairs = [
@@ -229,7 +230,7 @@ class GuardedStep:
         """The logs of a step, or of the metrics that were kept if it is dropped: nobody waits for the verdict."""
         with keras.StatelessScope(state_mapping=list(zip(self.model.metrics_variables, metrics, strict=True))):
             kept = self.model.get_metrics_result() if self.deferring else None
-        self._chooses_logs = isinstance(logs, dict) and isinstance(kept, dict) and set(kept) == set(logs)
+        self._chooses_logs = isinstance(logs, dict) and _structure(kept) == _structure(logs)
         if kept is None or not self._chooses_logs:
             return logs
         return {name: jax.tree.map(partial(jnp.where, admitted), logs[name], kept[name]) for name in logs}
@@ -237,3 +238,7 @@ class GuardedStep:
 
 def _paths(variables: list[Any]) -> list[str]:
     return [variable.path for variable in variables]
+
+
+def _structure(values: Any) -> Any:
+    return jax.tree.structure(values)

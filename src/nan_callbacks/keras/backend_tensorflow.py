@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -23,10 +24,11 @@ from nan_callbacks.keras.model_parts import (
     state_of,
 )
 from nan_callbacks.keras.readings import LR_SCALE, Layout, Reading, unpack
+from nan_callbacks.keras.replay_tensorflow import variables_kept
 from nan_callbacks.keras.snapshot import Snapshot, VariableGroups, variable_groups
 
-TRIAL_SLOT = -1
-"""Beside the slots that the core knows, for the time of a trial."""
+OWN_STREAMS = re.compile(r"Random|TruncatedNormal|ParameterizedTruncatedNormal|Multinomial|StatefulRandom")
+"""Beginnings of the names of operations that draw from streams of their own; Keras' own layers use stateless ones."""
 
 
 class GuardedStep:
@@ -53,6 +55,7 @@ class GuardedStep:
         self._names: list[str] = []
         self._norms: Any = None
         self._read_all: Any = None
+        self._draws_by_itself = False
 
     def begin(self, iterator: Any) -> Iterator[Any]:
         """Batches of one call."""
@@ -108,14 +111,14 @@ class GuardedStep:
 
     @contextmanager
     def on_copies(self) -> Iterator[None]:
-        """The variables are put back at the end."""
+        """The variables are put back at the end, those of layers and of TensorFlow's generators as well."""
         before = {id(variable) for variable in global_seed()}
-        self.capture(TRIAL_SLOT, 0)
         try:
-            yield
+            with variables_kept(self.model):
+                yield
         finally:
-            self.restore(TRIAL_SLOT, 0)
-            del self.slots[TRIAL_SLOT]
+            if self._draws_by_itself:  # operations that count in the compiled function how often they have drawn
+                self._compiled = self._compile()
             for state in global_seed():
                 if id(state) not in before:  # made by the first step: a seed, and how often it was drawn from
                     state.assign([state[0], 0])
@@ -170,6 +173,7 @@ class GuardedStep:
         with self.interception.watching(step):
             logs = self.user_step(data)
         self.layouts = step.layouts
+        self._draws_by_itself = _draws_by_itself()
         if not step.layouts:
             return logs, tf.zeros([0])
         step.put_state_back()
@@ -299,3 +303,12 @@ class _Step:
             tf.cond(strategy.experimental_local_results(run)[0], update_all, tf.no_op)
 
         tf.distribute.get_replica_context().merge_call(across, args=(grads, variables, run))
+
+
+def _draws_by_itself() -> bool:
+    """Whether the graph that is being made holds operations with random streams of their own."""
+    if tf.executing_eagerly():
+        return False
+    graph = tf.compat.v1.get_default_graph().as_graph_def()
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    return any(OWN_STREAMS.match(node.op) for node in nodes)

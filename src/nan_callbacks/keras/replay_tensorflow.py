@@ -44,7 +44,7 @@ def replay(
     run = _Run(model, trace)
     try:
         with ExitStack() as stack:
-            for kept in (_variables_kept(model), python_streams_kept(), _stream_kept(), layer_losses_kept(model)):
+            for kept in (variables_kept(model), python_streams_kept(), _stream_kept(), layer_losses_kept(model)):
                 stack.enter_context(kept)
             stack.enter_context(_eager())
             step(run, batch)
@@ -154,7 +154,7 @@ def _logged_loss(logs: Any) -> list[Any]:
 
 
 @contextmanager
-def _variables_kept(model: Any) -> Iterator[None]:
+def variables_kept(model: Any) -> Iterator[None]:
     """Every variable holds afterwards what it held before."""
     variables = [variable.value for variable in all_variables(model)]
     for layer in model._flatten_layers(include_self=True, recursive=True):

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from nan_callbacks.lightning.by_hand import handed
@@ -74,6 +74,7 @@ class LightningLab(TorchLab):
 def _objects(trainer: Any) -> list[Any]:
     """What a step may change beside its module: the data module and the callbacks, except those of libraries."""
     own = [each for each in trainer.callbacks if type(each).__module__.partition(".")[0] not in (*FOREIGN, PACKAGE)]
+    own = [each for each in own if not any(isinstance(held, nn.Module) for held in vars(each).values())]  # large copies
     return [*([trainer.datamodule] if getattr(trainer, "datamodule", None) is not None else []), *own]
 
 

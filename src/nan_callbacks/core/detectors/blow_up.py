@@ -10,14 +10,15 @@ from nan_callbacks.core.limits import Limits
 from nan_callbacks.core.observation import StepObservation
 
 FIRST_STEPS = 8
-"""Accepted steps in which a start is judged: a learning rate 1000 times too high shows within 2 of them."""
+"""Steps in which a start is judged: a learning rate 1000 times too high shows within 2 of them."""
 
 GROWTH = 2.0
 """Growth of the parameter norm since the first step. In benchmarks/healthy it is at most 1.7 within 8 steps if the loss
 has risen at all; at rates 1000 times too high it is 2 to 10^5 after 2 steps."""
 
 RISE = 10.0
-"""Multiples of the first loss. Healthy runs on single samples reach 5 * 10^4, with weights that have not moved."""
+"""Multiples of the loss on weights that had not grown. Healthy runs on single samples reach 5 * 10^4 of their first,
+with weights that have not moved."""
 
 
 class BlowUpDetector:
@@ -34,23 +35,27 @@ class BlowUpDetector:
     def __init__(self, action: Action = Action.ROLLBACK) -> None:
         self.action = action
         self._seen = 0
-        self._first_loss: float | None = None
+        self._usual_loss: float | None = None
+        """The largest on weights that had not grown yet."""
         self._first_norm: float | None = None
 
     def update(self, observation: StepObservation) -> list[Finding]:
-        """Compare an accepted step with the first one."""
+        """Compare an accepted step with the first ones."""
         loss, norm = observation.loss, observation.param_norm
-        if self._seen > FIRST_STEPS or observation.competing or not observation.applied:
-            return []
-        if loss is None or norm is None or not math.isfinite(loss) or not math.isfinite(norm):
+        if self._seen > FIRST_STEPS or observation.competing:
             return []
         self._seen += 1
-        if self._first_loss is None or self._first_norm is None:
-            self._first_loss, self._first_norm = loss, norm
+        if loss is None or norm is None or not (math.isfinite(loss) and math.isfinite(norm) and observation.applied):
             return []
-        if self._first_loss <= 0 or norm < GROWTH * self._first_norm or loss < RISE * self._first_loss:
+        if self._usual_loss is None or self._first_norm is None:
+            self._usual_loss, self._first_norm = loss, norm
             return []
-        return [self._finding(observation, loss, norm / max(self._first_norm, 1e-30))]
+        if norm < GROWTH * self._first_norm:
+            self._usual_loss = max(self._usual_loss, loss)
+            return []
+        if self._usual_loss <= 0 or self._first_norm <= 0 or loss < RISE * self._usual_loss:
+            return []  # from nothing, any growth is infinite
+        return [self._finding(observation, loss, norm / self._first_norm)]
 
     def limits(self) -> Limits:
         """No say about single steps."""
@@ -62,15 +67,15 @@ class BlowUpDetector:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain state."""
-        return {"seen": self._seen, "first_loss": self._first_loss, "first_norm": self._first_norm}
+        return {"seen": self._seen, "usual_loss": self._usual_loss, "first_norm": self._first_norm}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state made by :meth:`state_dict`."""
         self._seen = int(state["seen"])
-        self._first_loss, self._first_norm = state["first_loss"], state["first_norm"]
+        self._usual_loss, self._first_norm = state["usual_loss"], state["first_norm"]
 
     def _finding(self, seen: StepObservation, loss: float, growth: float) -> Finding:
-        assert self._first_loss is not None
+        assert self._usual_loss is not None
         return Finding.of(
             seen,
             code="LOSS402",
@@ -79,6 +84,6 @@ class BlowUpDetector:
             action=self.action,
             quantity="loss",
             value=loss,
-            limit=RISE * self._first_loss,
-            detail=f"the first loss was {self._first_loss:.3g}, the weights have grown {growth:.3g}-fold since",
+            limit=RISE * self._usual_loss,
+            detail=f"it was {self._usual_loss:.3g} at most, the weights have grown {growth:.3g}-fold since",
         )

@@ -110,9 +110,9 @@ def _thrown(evidence: Evidence) -> Judge:
 
     def judged(measured: Measured) -> bool | None:
         trial = measured.trial
-        if not trial.supported or usual is None:
-            return None
-        return not is_finite(trial) or (len(trial.losses) == 2 and trial.losses[-1] > THROWN * max(usual, 0.0))
+        if not trial.supported or usual is None or usual <= 0.0:
+            return None  # of a loss around zero a multiple says nothing
+        return not is_finite(trial) or (len(trial.losses) == 2 and trial.losses[-1] > THROWN * usual)
 
     return judged
 

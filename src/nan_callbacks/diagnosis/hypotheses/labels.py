@@ -134,7 +134,7 @@ def _contradicted(evidence: Evidence) -> Requirement:
 def _guess(evidence: Evidence) -> float:
     """Loss of a guess among as many classes as the labels show, in nats."""
     known = (part.recent or part.failed for part in _targets(evidence) if part.is_integral)
-    return math.log(2.0 + max((each.maximum for each in known if each.maximum is not None), default=0.0))
+    return math.log(2.0 + max((max(each.maximum or 0.0, 0.0) for each in known), default=0.0))
 
 
 def _targets(evidence: Evidence) -> list[BatchPart]:
