@@ -106,3 +106,11 @@ def test_a_mean_over_nothing_is_a_division_by_zero(operation: str):
 
 def test_a_nan_of_an_unknown_operation_on_some_elements_is_not():
     assert code("smooth_l1_loss", ONE, ONE, result=np.nan) is None
+
+
+def test_infinity_that_was_there_before_the_step():
+    assert code("nll_loss", ONE, [np.inf, 1.0], result=np.nan) == "NAN112"
+
+
+def test_running_statistics_are_shown_as_they_have_become():
+    assert code("batch_norm", HUGE, [np.inf, 1.0], result=np.nan) is None

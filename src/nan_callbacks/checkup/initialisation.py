@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Sequence
 
 from nan_callbacks.checkup.advice import ERROR, WARNING, notice, share
@@ -90,7 +91,7 @@ def _growth_per_layer(layers: Sequence[LayerFacts], part: Sequence[LayerFacts]) 
         if (layer.saturated_share or 0.0) > SATURATED and layer.weight_scale:
             factors.append(layer.weight_scale)
         elif layer.in_std and layer.out_std:
-            factors.append(layer.out_std / layer.in_std)
+            factors.append(max(layer.out_std / layer.in_std, sys.float_info.min))  # of denormals it is 0
     if len(factors) < FEWEST_LAYERS:
         return 1.0
     return math.exp(sum(map(math.log, factors)) / len(factors))

@@ -96,7 +96,7 @@ def rows_to_blame(evidence: Evidence) -> tuple[int, ...]:
 
 
 def _forward(operation: str, operands: list[TensorSummary], result: TensorSummary | None) -> str | None:
-    if _is_of_nothing(operands, result) or _was_infinite(operands):
+    if _is_of_nothing(operands, result) or _was_infinite(operation, operands):
         return DIVISION
     if operation in _LOGARITHMS:
         return _logarithm(operation, operands)
@@ -139,9 +139,12 @@ def _is_of_nothing(operands: list[TensorSummary], result: TensorSummary | None) 
     return result is not None and bool(result.nan) and any(0 in operand.shape for operand in operands)
 
 
-def _was_infinite(operands: list[TensorSummary]) -> bool:
-    """Whether a constant of the program held +Inf before the step: most often a quotient with a zero below it."""
-    return any(operand.positive_inf for operand in operands)
+def _was_infinite(operation: str, operands: list[TensorSummary]) -> bool:
+    """Whether a constant of the program held +Inf before the step: most often a quotient with a zero below it.
+
+    What a batch normalisation shows of its running statistics is what it has just made of them.
+    """
+    return operation != "batch_norm" and any(operand.positive_inf for operand in operands)
 
 
 def _logarithm(operation: str, operands: list[TensorSummary]) -> str:
@@ -180,7 +183,7 @@ def _experiments(evidence: Evidence, goal: Goal, code: str) -> tuple[Experiment,
     origin = evidence.replay.origin if evidence.replay else None
     if origin is not None and _is_of_nothing(list(origin.operands), origin.result):
         return (another_batch(goal),)  # no operand to be moved, no sample to be left out
-    if origin is not None and origin.phase is Phase.FORWARD and _was_infinite(list(origin.operands)):
+    if origin is not None and origin.phase is Phase.FORWARD and _was_infinite(origin.operation, list(origin.operands)):
         return ()  # what made it lies before the step
     nudged = () if code == OVERFLOW else (instead(goal, nudge=NUDGE),)
     wider = (instead(goal, dtype="float64"),) if evidence.precision != "float64" else ()
@@ -192,7 +195,7 @@ def _mechanism(origin: Origin, code: str) -> str:
     operands = [operand for operand in origin.operands if operand.name != "gradient"]
     if _is_of_nothing(operands, origin.result):
         return f"{origin.operation} was taken over nothing: an operand has no elements, and 0 / 0 is NaN"
-    if origin.phase is Phase.FORWARD and _was_infinite(operands):
+    if origin.phase is Phase.FORWARD and _was_infinite(origin.operation, operands):
         held = next(operand for operand in operands if operand.positive_inf)
         return f"{held.name or 'an operand'} of {origin.operation} held +Inf before the step: {held.describe()}"
     ranges = " and ".join(operand.describe() for operand in operands[:3])
