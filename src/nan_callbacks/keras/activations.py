@@ -48,9 +48,14 @@ def shares_of(layer: Any, output: np.ndarray, finite: np.ndarray) -> tuple[float
 
 def saturated_share(values: np.ndarray, bounds: tuple[float, float]) -> float:
     """Share of values within 1 % of a bound."""
+    return float(is_saturated(values, bounds).mean())
+
+
+def is_saturated(values: np.ndarray, bounds: tuple[float, float]) -> np.ndarray:
+    """Which values lie within 1 % of a bound."""
     low, high = bounds
     margin = SATURATED_WITHIN * (high - low)
-    return float(((values < low + margin) | (values > high - margin)).mean())
+    return (values < low + margin) | (values > high - margin)
 
 
 def dead_share(layer: Any, output: np.ndarray) -> float:

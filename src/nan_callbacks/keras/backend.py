@@ -49,10 +49,7 @@ class Backend(Protocol):
 
     @property
     def can_try(self) -> bool:
-        """Whether :meth:`on_copies` is worth while, and takes every change back."""
-
-    def on_copies(self) -> AbstractContextManager[None]:
-        """Inside, steps change copies of the state, or what is put back at the end; asked for if :attr:`can_try`."""
+        """Whether this is a :class:`TryingBackend` for this model, whose trials take every change back."""
 
     def capture(self, slot: int, epoch: int) -> None:
         """Copy the present state into a slot."""
@@ -62,6 +59,13 @@ class Backend(Protocol):
 
     def parameter_norms(self) -> dict[str, float]:
         """L2 norm of each trainable variable by path; non-finite exactly if the variable holds a NaN or an Inf."""
+
+
+class TryingBackend(Backend, Protocol):
+    """One whose compiled step can be tried out without a trace."""
+
+    def on_copies(self) -> AbstractContextManager[None]:
+        """Inside, steps change copies of the state, or what is put back at the end."""
 
 
 def make_backend(model: Any) -> Backend:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -85,10 +84,6 @@ class GuardedStep:
     def result(self, logs: Any) -> Any:
         """The logs from the metrics as they are now."""
         return metrics_result(self.model, logs)
-
-    def on_copies(self) -> AbstractContextManager[None]:
-        """Never asked for."""
-        raise NotImplementedError
 
     def capture(self, slot: int, epoch: int) -> None:
         """Copy the state into a slot."""

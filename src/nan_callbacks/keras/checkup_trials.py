@@ -14,7 +14,7 @@ from nan_callbacks.checkup.facts import RateFacts
 from nan_callbacks.checkup.learning_rate import STEPS, probe_rate
 from nan_callbacks.core import Limits
 from nan_callbacks.diagnosis.lab import Variation
-from nan_callbacks.keras.backend import Backend
+from nan_callbacks.keras.backend import TryingBackend
 from nan_callbacks.keras.lab import KerasLab
 from nan_callbacks.keras.model_parts import leaf_optimizers, optimizers_of
 from nan_callbacks.keras.readings import Reading, pack_limits
@@ -70,12 +70,12 @@ class GuardedTrials:
     """Trials by the guarded step of a fit: they cost their steps alone.
 
     Args:
-        backend: The guarded step, whose :meth:`.Backend.on_copies` tells that it can be tried.
+        backend: The guarded step.
         batch: The first batch, as the step receives it.
         lr_scale: What the guard has the learning rate multiplied by.
     """
 
-    def __init__(self, backend: Backend, batch: Any, lr_scale: float) -> None:
+    def __init__(self, backend: TryingBackend, batch: Any, lr_scale: float) -> None:
         self._backend, self._batch, self._lr_scale = backend, batch, lr_scale
         self._first: list[Reading] = []
         self._raised = ""

@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from nan_callbacks.core.gates import GRU_GATES, LSTM_GATES, SIMPLE_GATES, GateObservation
-from nan_callbacks.keras.activations import BOUNDED, SATURATED_WITHIN
+from nan_callbacks.keras.activations import BOUNDED, is_saturated
 from nan_callbacks.keras.recurrent_steps import FUNCTIONS, gru, lstm, simple, values_of
 
 ROWS = 8
@@ -94,9 +94,7 @@ class _Count:
     def add(self, values: np.ndarray) -> None:
         """Values of one step, shape [rows, units]."""
         if self._activation in BOUNDED:
-            low, high = BOUNDED[self._activation]
-            margin = SATURATED_WITHIN * (high - low)
-            self._saturated += int(((values < low + margin) | (values > high - margin)).sum())
+            self._saturated += int(is_saturated(values, BOUNDED[self._activation]).sum())
             self._seen += int(np.isfinite(values).sum())
         self._alive = self._alive | (values != 0).any(axis=0)
 

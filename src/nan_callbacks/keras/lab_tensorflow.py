@@ -16,7 +16,7 @@ from nan_callbacks.keras.lab_hands import Numbers, Probe, Turns, Watcher, models
 from nan_callbacks.keras.lab_state import attributes_kept
 from nan_callbacks.keras.model_parts import optimizers_of
 from nan_callbacks.keras.replay_state import all_variables, layer_losses_kept, python_streams_kept
-from nan_callbacks.keras.replay_tensorflow import _eager, _stream_kept
+from nan_callbacks.keras.replay_tensorflow import _eager, _stream_kept, plain_variables_kept
 
 
 class StepHands:
@@ -37,7 +37,7 @@ class StepHands:
         with ExitStack() as stack:
             for kept in (python_streams_kept(), _stream_kept(), attributes_kept(model), layer_losses_kept(model)):
                 stack.enter_context(kept)
-            stack.enter_context(_plain_variables_kept(model))
+            stack.enter_context(plain_variables_kept(model))
             stack.enter_context(_stand_ins(all_variables(model)))
             stack.enter_context(_eager())
             yield
@@ -94,20 +94,3 @@ def _stand_ins(variables: list[Any], dtype: str | None = None) -> Iterator[None]
     finally:
         for variable, value, own in before:
             variable._value, variable._dtype = value, own
-
-
-@contextmanager
-def _plain_variables_kept(model: Any) -> Iterator[None]:
-    """Variables and generators of TensorFlow's own that layers hold keep their values."""
-    plain: dict[int, Any] = {}
-    for layer in model._flatten_layers(include_self=True, recursive=True):
-        for each in vars(layer).values():
-            held = each.state if isinstance(each, tf.random.Generator) else each
-            if isinstance(held, tf.Variable):
-                plain[id(held)] = held
-    before = {key: tf.identity(variable) for key, variable in plain.items()}
-    try:
-        yield
-    finally:
-        for key, variable in plain.items():
-            variable.assign(before[key])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import keras
@@ -156,11 +156,21 @@ def _logged_loss(logs: Any) -> list[Any]:
 @contextmanager
 def variables_kept(model: Any) -> Iterator[None]:
     """Every variable holds afterwards what it held before."""
-    variables = [variable.value for variable in all_variables(model)]
-    for layer in model._flatten_layers(include_self=True, recursive=True):
-        own = list(vars(layer).values())
-        variables += [each for each in own if isinstance(each, tf.Variable)]
-        variables += [each.state for each in own if isinstance(each, tf.random.Generator)]
+    with values_kept([variable.value for variable in all_variables(model)]), plain_variables_kept(model):
+        yield
+
+
+def plain_variables_kept(model: Any) -> AbstractContextManager[None]:
+    """Variables and generators of TensorFlow's own that layers hold keep their values."""
+    layers = model._flatten_layers(include_self=True, recursive=True)
+    own = [each for layer in layers for each in vars(layer).values()]
+    held = [each.state if isinstance(each, tf.random.Generator) else each for each in own]
+    return values_kept([each for each in held if isinstance(each, tf.Variable)])
+
+
+@contextmanager
+def values_kept(variables: Sequence[Any]) -> Iterator[None]:
+    """TensorFlow's variables hold afterwards what they held before."""
     before = [tf.identity(variable) for variable in variables]
     try:
         yield

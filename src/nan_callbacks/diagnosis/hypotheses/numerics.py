@@ -70,6 +70,8 @@ def code_of_origin(origin: Origin) -> str | None:
     operands = [operand for operand in origin.operands if operand.name != "gradient"]
     if origin.phase is Phase.BACKWARD:
         return _backward(origin.operation, operands)
+    if _is_of_nothing(origin) or _was_infinite(origin):
+        return DIVISION
     return _forward(origin.operation, operands, origin.result)
 
 
@@ -96,8 +98,6 @@ def rows_to_blame(evidence: Evidence) -> tuple[int, ...]:
 
 
 def _forward(operation: str, operands: list[TensorSummary], result: TensorSummary | None) -> str | None:
-    if _is_of_nothing(operands, result) or _was_infinite(operation, operands):
-        return DIVISION
     if operation in _LOGARITHMS:
         return _logarithm(operation, operands)
     if operation in _DIVISIONS:
@@ -134,17 +134,19 @@ def _backward(operation: str, operands: list[TensorSummary]) -> str | None:
     return OVERFLOW if operation in _GROWING or operation in ("softmax", "log_softmax") else None
 
 
-def _is_of_nothing(operands: list[TensorSummary], result: TensorSummary | None) -> bool:
+def _is_of_nothing(origin: Origin) -> bool:
     """Whether a mean, or a loss that ends in one, was taken over no elements: 0 divided by 0."""
-    return result is not None and bool(result.nan) and any(0 in operand.shape for operand in operands)
+    result = origin.result
+    return result is not None and bool(result.nan) and any(0 in operand.shape for operand in origin.operands)
 
 
-def _was_infinite(operation: str, operands: list[TensorSummary]) -> bool:
+def _was_infinite(origin: Origin) -> bool:
     """Whether a constant of the program held +Inf before the step: most often a quotient with a zero below it.
 
     What a batch normalisation shows of its running statistics is what it has just made of them.
     """
-    return operation != "batch_norm" and any(operand.positive_inf for operand in operands)
+    forward = origin.phase is Phase.FORWARD and origin.operation != "batch_norm"
+    return forward and any(operand.positive_inf for operand in origin.operands)
 
 
 def _logarithm(operation: str, operands: list[TensorSummary]) -> str:
@@ -181,9 +183,9 @@ def _experiments(evidence: Evidence, goal: Goal, code: str) -> tuple[Experiment,
     """The samples at the edge are left out; the operand is kept off the edge; a wider format is used."""
     rows = without_rows(goal, rows_to_blame(evidence), batch_rows(evidence))
     origin = evidence.replay.origin if evidence.replay else None
-    if origin is not None and _is_of_nothing(list(origin.operands), origin.result):
+    if origin is not None and _is_of_nothing(origin):
         return (another_batch(goal),)  # no operand to be moved, no sample to be left out
-    if origin is not None and origin.phase is Phase.FORWARD and _was_infinite(origin.operation, list(origin.operands)):
+    if origin is not None and _was_infinite(origin):
         return ()  # what made it lies before the step
     nudged = () if code == OVERFLOW else (instead(goal, nudge=NUDGE),)
     wider = (instead(goal, dtype="float64"),) if evidence.precision != "float64" else ()
@@ -193,9 +195,9 @@ def _experiments(evidence: Evidence, goal: Goal, code: str) -> tuple[Experiment,
 def _mechanism(origin: Origin, code: str) -> str:
     place = "the derivative of " if origin.phase is Phase.BACKWARD else ""
     operands = [operand for operand in origin.operands if operand.name != "gradient"]
-    if _is_of_nothing(operands, origin.result):
+    if _is_of_nothing(origin):
         return f"{origin.operation} was taken over nothing: an operand has no elements, and 0 / 0 is NaN"
-    if origin.phase is Phase.FORWARD and _was_infinite(origin.operation, operands):
+    if _was_infinite(origin):
         held = next(operand for operand in operands if operand.positive_inf)
         return f"{held.name or 'an operand'} of {origin.operation} held +Inf before the step: {held.describe()}"
     ranges = " and ".join(operand.describe() for operand in operands[:3])
