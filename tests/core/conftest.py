@@ -1,13 +1,5 @@
-"""Property tests draw the same examples in every run, on every machine, however busy it is."""
+"""Settings of the property tests in here."""
 
-from hypothesis import HealthCheck, settings
+from tests import property_settings
 
-settings.register_profile(
-    "deterministic",
-    derandomize=True,
-    max_examples=100,
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
-settings.load_profile("deterministic")
+property_settings.load()

@@ -9,16 +9,11 @@ import torch
 import torch.nn.functional as F
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 
+from benchmarks.diagnosis.loaders import in_order
 from benchmarks.diagnosis.program import Happens, LightningRun, enter, finite, non_finite, runaway
 from benchmarks.diagnosis.tables import digits, regression, two_blobs
-
-
-def in_order(*arrays: np.ndarray, size: int) -> DataLoader[Any]:
-    """Batches in the order of the arrays."""
-    return DataLoader(TensorDataset(*map(torch.from_numpy, arrays)), batch_size=size)
-
 
 # -- OPT601, GRAD203 -------------------------------------------------------------------------------------------------
 
