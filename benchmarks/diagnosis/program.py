@@ -27,6 +27,8 @@ class Part(enum.StrEnum):
     changed."""
     LATEST = "latest"
     """Written blind after UNSEEN had been scored and the rules mended by it: what forums see every week."""
+    POSTED = "posted"
+    """Written blind after LATEST had been scored and the rules mended by it: complete models, as they are posted."""
 
 
 class Happens(enum.StrEnum):
