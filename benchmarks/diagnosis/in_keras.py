@@ -122,6 +122,7 @@ def _check_numerics(program: Program) -> str:
 def _debug_nans(program: Program) -> str:
     import jax
 
+    jax.clear_caches()  # functions compiled before the switch is set go unchecked
     jax.config.update("jax_debug_nans", True)
     try:
         fit(build(program))

@@ -17,10 +17,10 @@ from nan_callbacks.diagnosis.known_issues import (
     issues_of_versions,
     known_issues,
 )
-from nan_callbacks.diagnosis.origin import Origin, OriginKind, SourceLine
+from nan_callbacks.diagnosis.origin import Origin, OriginKind, Phase, SourceLine
 
 ISSUES = {issue.id: issue for issue in known_issues()}
-MAY_BE_EMPTY = {"fixed_in", "verified", "backends", "uses", "nonfinite"}
+MAY_BE_EMPTY = {"fixed_in", "verified", "backends", "uses", "nonfinite", "phase"}
 TOLD = [name for name, issue in ISSUES.items() if issue.uses]
 """Without anything that a model uses, an issue is told by ``check-env`` alone."""
 
@@ -260,17 +260,17 @@ def test_the_backend_matters(name):
 TORCH_NOW = Environment(versions={"torch": "2.13.0+cpu"}, components=frozenset({"logsumexp", "ldexp"}))
 
 
-def began(native="aten.add.default", module_type="", text="", kind=OriginKind.OPERATION):
+def began(native="aten.add.default", module_type="", text="", kind=OriginKind.OPERATION, phase=Phase.FORWARD):
     line = SourceLine(file="model.py", line=3, text=text) if text else None
-    return Origin(kind=kind, native_operation=native, module_type=module_type, source=line)
+    return Origin(kind=kind, native_operation=native, module_type=module_type, source=line, phase=phase)
 
 
 @pytest.mark.parametrize(
     "origin",
     [
-        began(native="aten.logsumexp.default"),
-        began(native="logsumexp.backward"),
-        began(text="score = torch.logsumexp(paths, dim=-1)"),
+        began(native="aten.logsumexp.default", phase=Phase.BACKWARD),
+        began(native="logsumexp.backward", phase=Phase.BACKWARD),
+        began(text="score = torch.logsumexp(paths, dim=-1)", phase=Phase.BACKWARD),
     ],
 )
 def test_an_issue_is_named_where_a_failure_began(origin):
@@ -292,6 +292,14 @@ def test_wrong_but_finite_numbers_explain_no_failure():
         versions=TORCH_NOW.versions, components=TORCH_NOW.components
     )
     assert issues_at(began(native="aten.ldexp.Tensor"), TORCH_NOW) == ()
+
+
+def test_the_half_of_the_step_in_which_it_began_matters():
+    """The derivative of atan2 is infinite at zero everywhere; only some releases fail in its forward pass."""
+    tensorflow = Environment(versions={"tensorflow": "2.21.0"}, backend="tensorflow")
+    assert "tf-atan2-subnormal-nan" in issues_at(began(native="Atan2"), tensorflow)[0]
+    assert issues_at(began(native="Atan2", phase=Phase.BACKWARD), tensorflow) == ()
+    assert {issue.phase for issue in ISSUES.values()} == {"", Phase.FORWARD, Phase.BACKWARD}
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nan_callbacks.core import Limits
+from nan_callbacks.core import GuardConfig, Limits, Monitor, StepObservation
 
 NUMBERS = st.floats(allow_nan=True, allow_infinity=True)
 LIMITS = st.builds(
@@ -71,3 +72,19 @@ def test_a_larger_limit_never_drops_what_a_smaller_one_admits(limits: Limits, lo
     larger = replace(limits, max_loss=math.inf, max_grad_norm=math.inf, max_statistics_jump=math.inf)
 
     assert larger.admits(loss, grad_norm, jump) or not limits.admits(loss, grad_norm, jump)
+
+
+def test_limits_stay_the_same_object_until_a_number_changes():
+    """So that an adapter sends them to its device only then."""
+    monitor = Monitor(GuardConfig(warmup_steps=8, window_size=16))
+    seen, changes = [], 0
+    for step in range(96):
+        seen.append(monitor.limits())
+        monitor.observe(StepObservation(step=step, loss=1.0 + 0.01 * (step % 3), grad_norm=1.0))
+    for earlier, later in pairwise(seen[32:]):
+        assert (earlier == later) == (earlier is later)
+        changes += earlier is not later
+    assert changes < 16
+    monitor.observe(StepObservation(step=96, loss=4.0, grad_norm=1.0))
+    assert monitor.limits() is not seen[-1]
+    assert monitor.limits().max_loss > seen[-1].max_loss

@@ -258,6 +258,33 @@ def test_a_learning_rate_of_zero_needs_no_experiment():
     assert "OPT602" not in [verdict.code for verdict in warming.verdicts if verdict.confidence is Confidence.LIKELY]
 
 
+def test_a_rate_that_a_backend_has_flushed_to_zero():
+    halved = tuple(0.003 * 0.5**step for step in range(100))
+    history = History(losses=(1.0,) * 50, grad_norms=(0.5,) * 50, learning_rates=halved)
+    evidence = Evidence(seen=seen(loss=1.0, grad_norm=0.5, learning_rates=(0.0,)), history=history)
+    found = diagnose(evidence, ScriptedLab(standing_still))
+    assert [(verdict.code, verdict.confidence) for verdict in found.verdicts] == [("OPT602", Confidence.LIKELY)]
+
+
+def moving_at_a_higher_rate(variation: Variation) -> Trial:
+    """A stall, as good as fresh weights half the time: whether the run has learnt, only its own past can tell."""
+    start = 1.0 if variation.start is not Start.FRESH else 1.5
+    losses = tuple(
+        start * (0.8**step if variation.lr_factor >= 100 else 1.0) for step in range(max(1, variation.steps))
+    )
+    return Trial(variation=variation, losses=losses, grad_norms=(0.5,) * len(losses))
+
+
+def test_a_run_whose_loss_never_fell_has_not_learnt():
+    stalled = History(losses=(1.0,) * 50, grad_norms=(0.5,) * 50, learning_rates=(1e-4,) * 50, from_start=True)
+    fallen = replace(stalled, losses=(2.0,) * 20 + (1.0,) * 30)
+    verdicts = {}
+    for name, history in {"stalled": stalled, "fallen": fallen, "unknown": replace(stalled, from_start=False)}.items():
+        evidence = Evidence(seen=seen(loss=1.0, grad_norm=0.5, learning_rates=(1e-4,)), history=history)
+        verdicts[name] = [verdict.code for verdict in diagnose(evidence, ScriptedLab(moving_at_a_higher_rate)).verdicts]
+    assert verdicts == {"stalled": ["OPT602"], "fallen": [], "unknown": []}
+
+
 def test_two_matrices_of_zeros_block_each_other():
     history = History(losses=(1.0,) * 50, grad_norms=(0.0,) * 50)
     evidence = Evidence(seen=seen(**STALLED), history=history, zero_weights=("net.down", "net.up"))

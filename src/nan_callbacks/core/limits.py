@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,14 @@ class Limits:
             return self.admit_non_finite_loss
         return loss <= self.max_loss
 
+    @staticmethod
+    @lru_cache(maxsize=64)
+    def of(
+        *, max_loss: float = math.inf, max_grad_norm: float = math.inf, max_statistics_jump: float = math.inf
+    ) -> Limits:
+        """Limits on some quantities; the same object for the same numbers, so that a change is told by identity."""
+        return Limits(max_loss, max_grad_norm, max_statistics_jump)
+
     @classmethod
     def combined(cls, limits: Sequence[Limits]) -> Limits:
         """Combine the limits of several detectors: the strictest number wins, a permission needs only one voice.
@@ -64,3 +73,7 @@ class Limits:
             admit_non_finite_gradients=True in [each.admit_non_finite_gradients for each in limits],
             closed=True in [each.closed for each in limits],
         )
+
+
+OPEN = Limits()
+"""Everything finite passes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from nan_callbacks.core.config import GuardConfig
@@ -72,7 +73,7 @@ class Policy:
             findings: What the detectors found in it, the gravest first.
             suspicious: True while a detector suspects the present state; such a step is no proof of a snapshot.
         """
-        proposed = max((finding.action for finding in findings), default=Action.OBSERVE)
+        proposed = max([finding.action for finding in findings]) if findings else Action.OBSERVE
         self._recent_drops.append(not seen.applied and bool(findings))
         if self.gave_up:
             return self._decision(Action.OBSERVE, findings, "")
@@ -86,14 +87,16 @@ class Policy:
         return self._dropped(seen, findings) if findings else self._decision(Action.OBSERVE, findings, "")
 
     def _applied(self, seen: StepObservation, findings: list[Finding], *, suspicious: bool) -> Decision:
-        run = self._runs.pop(seen.stream, Run())
-        self._weathered.extend([True] * run.length + [False])
+        run = self._runs.pop(seen.stream, None)
+        if run is not None:
+            self._weathered.extend([True] * run.length)
+        self._weathered.append(False)
         self._applied_since_rollback += 1
         if self._applied_since_rollback == PROGRESS_STEPS:
             self._rollbacks = 0
             self.learning_rate.confirm()
         recovered = self.learning_rate.clean_step()
-        if any(finding.code == "NAN102" and finding.standing for finding in findings):
+        if findings and any(finding.code == "NAN102" and finding.standing for finding in findings):
             self.learning_rate.undo()  # rollbacks did not help: the loss value is broken and not the training
         if not findings and not suspicious:
             self.ledger.clean_step()
@@ -166,6 +169,8 @@ class Policy:
         level_accepted: bool = False,
         lr_recovered: bool = False,
     ) -> Decision:
+        if action is Action.OBSERVE and not findings and not lr_recovered:
+            return _nothing(self.learning_rate.scale)
         target = self.ledger.target() if restore else None
         return Decision(
             action=action,
@@ -200,3 +205,9 @@ class Policy:
         self._applied_since_rollback = int(state["applied_since_rollback"])
         self.gave_up = bool(state["gave_up"])
         self.learning_rate.load_state_dict(state["learning_rate"])
+
+
+@lru_cache(maxsize=8)
+def _nothing(lr_scale: float) -> Decision:
+    """The decision about a step in which nothing was found; nearly all of them."""
+    return Decision(action=Action.OBSERVE, lr_scale=lr_scale)

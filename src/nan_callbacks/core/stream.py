@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from operator import is_not
 from typing import Any
 
 from nan_callbacks.core.baseline import BaselineSettings
@@ -62,6 +63,10 @@ class Stream:
         self.config = config
         self.detectors = build_detectors(config)
         self._limits: Limits | None = None
+        """Those of the coming step, once they were asked for."""
+        self._parts: list[Limits] = []
+        """What they were combined from when that was last done."""
+        self._combined: Limits | None = None
 
     @property
     def suspicious(self) -> bool:
@@ -69,9 +74,12 @@ class Stream:
         return any(getattr(detector, "suspicious", False) for detector in self.detectors.values())
 
     def limits(self) -> Limits:
-        """The strictest of all limits; computed once per observation."""
+        """The strictest of all limits; the same object as long as nothing changes."""
         if self._limits is None:
-            self._limits = Limits.combined([detector.limits() for detector in self.detectors.values()])
+            parts = [detector.limits() for detector in self.detectors.values()]
+            if self._combined is None or any(map(is_not, parts, self._parts)):
+                self._parts, self._combined = parts, Limits.combined(parts)
+            self._limits = self._combined
         return self._limits
 
     def update(self, observation: StepObservation, *, on_cadence: bool = True) -> list[Finding]:
@@ -86,7 +94,7 @@ class Stream:
         for name, detector in self.detectors.items():
             findings += detector.update(observation if name == "blow_up" else regular)
         self._limits = None
-        return sorted(findings, key=lambda finding: -finding.action)
+        return sorted(findings, key=lambda finding: -finding.action) if len(findings) > 1 else findings
 
     def accept_level(self) -> None:
         """The present level is the new normal."""

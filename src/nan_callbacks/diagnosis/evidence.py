@@ -93,6 +93,8 @@ class History:
     """Measured at a cadence, so there are fewer of them."""
     learning_rates: tuple[float, ...] = ()
     """Largest of the parameter groups."""
+    from_start: bool = False
+    """Whether the first step of the run is among them."""
     incidents: int = 0
     """Before this one."""
     skipped: int = 0

@@ -66,6 +66,7 @@ class HistoryRecorder:
             grad_norms=norms,
             param_norms=weights,
             learning_rates=rates,
+            from_start=bool(self._rows) and self._rows[0][0] == 0,
             incidents=self._incidents,
             skipped=self._skipped,
             rollbacks=self._rollbacks,

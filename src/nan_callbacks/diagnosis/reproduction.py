@@ -26,7 +26,11 @@ LEARNT = 0.3
 """Loss over that of fresh weights up to which a model that stands still counts as trained, whatever its layers show."""
 
 UNTRAINED = 0.9
-"""Loss over that of fresh weights from which a model counts as untrained. In between it may be either."""
+"""Loss over that of fresh weights from which a model counts as untrained. In between it may be either: then the losses
+of the whole run tell, if they are known, by the same measure."""
+
+FEWEST = 24
+"""Losses of a run that tell whether it has learnt: thirds of 8."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +114,9 @@ def standstill(bench: Bench, evidence: Evidence) -> Standstill:
     if ratio < LEARNT:
         said = f"the loss is {number(ours[0])}, that of fresh weights {number(theirs[0])}"
         return Standstill(note=f"Nothing to diagnose: the loss stands still because the model has learnt; {said}.")
-    return Standstill(untrained=not ratio < UNTRAINED)
+    history = evidence.history
+    never_fell = history.from_start and len(history.losses) >= FEWEST and end_over_start(history.losses) > UNTRAINED
+    return Standstill(untrained=never_fell or not ratio < UNTRAINED)
 
 
 def _falls_slowly(losses: Sequence[float]) -> bool:

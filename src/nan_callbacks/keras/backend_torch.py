@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,8 +20,9 @@ from nan_callbacks.keras.model_parts import (
     state_of,
     unique,
 )
-from nan_callbacks.keras.readings import LR_SCALE, Reading
+from nan_callbacks.keras.readings import LR_SCALE, Reading, in_single
 from nan_callbacks.keras.snapshot import Snapshot, VariableGroups, variable_groups
+from nan_callbacks.keras.torch_state import KeptState, random_streams, set_random_streams
 from nan_callbacks.torch.measure import measure, non_finite_tensors, parameter_norms
 from nan_callbacks.torch.snapshot import copy_pairs
 
@@ -42,8 +42,9 @@ class GuardedStep:
         self.optimizers = optimizers_of(model)
         self.slots: dict[int, Snapshot] = {}
         self.groups: VariableGroups | None = None
-        self.state: list[Any] = []
-        self.variances: list[tuple[Any, int]] = []
+        self.kept = KeptState()
+        self.variances: list[int] = []
+        """Places of the running variances among the kept variables."""
         self.interception = Interception(model, self.optimizers, "apply")
         self.make_step: Callable[[GuardedStep, np.ndarray], _Step] = _Step
         self._train_function = model.train_function
@@ -64,14 +65,15 @@ class GuardedStep:
         model = self.model
         self.interception = Interception(model, self.optimizers, "apply")
         self.groups = variable_groups(model, self.optimizers)
-        self.state = unique([*state_of(model), *model.metrics_variables])
-        index = {id(variable): i for i, variable in enumerate(self.state)}
-        self.variances = [(each, index[id(each)]) for each in running_variances(model) if id(each) in index]
+        state = unique([*state_of(model), *model.metrics_variables])
+        self.kept = KeptState(state)
+        index = {id(variable): i for i, variable in enumerate(state)}
+        self.variances = [index[id(each)] for each in running_variances(model) if id(each) in index]
 
     def run(self, batch: Any, limits: np.ndarray) -> tuple[Any, Callable[[], list[Reading]]]:
         """One guarded step."""
         step = self.make_step(self, limits)
-        with self.interception.installed(), self.interception.watching(step):
+        with self.interception.watching(step):
             logs = self._train_function(batch)
         if step.readings and not all(reading.admitted for reading in step.readings):
             step.put_state_back()
@@ -135,43 +137,47 @@ class _Step:
         self.loss = LossMemory()
         self.readings: list[Reading] = []
         self.ran: list[bool] = []
-        self.live = [variable.value.detach() for variable in owner.state]
-        self.before = [tensor.clone() for tensor in self.live]
+        owner.kept.capture()
         self.random = random_streams()
 
     def on_loss(self, loss: Any, *, final: bool) -> None:
         """A loss passes by."""
-        self.loss.note(loss, final=final)
+        # Detached: its graph must go when the step lets go of it.
+        self.loss.note(loss.detach() if isinstance(loss, torch.Tensor) else loss, final=final)
 
     def scale_rate(self, stream: int, rate: Any) -> Any:
         """The learning rate with our scale on it."""
         scale = self.limits[stream][LR_SCALE]
         return rate if scale == 1.0 else scaled_rate(rate, scale)
 
-    @torch._dynamo.disable
     def on_apply(
         self, stream: int, optimizer: Any, original: Callable[..., Any], grads: Any, variables: Any = None
     ) -> Any:
         """The optimizer is called: measure, decide, select."""
+        if torch.compiler.is_dynamo_compiling():  # asked while tracing only: `disable` costs time at every call
+            return self._apply_untraced(stream, optimizer, original, grads, variables)
+        return self._apply(stream, optimizer, original, grads, variables)
+
+    def _apply(self, stream: int, optimizer: Any, original: Callable[..., Any], grads: Any, variables: Any) -> Any:
         grads = list(grads)
         variables = list(optimizer._trainable_variables if variables is None else variables)
         if not optimizer.built:
             optimizer.build(variables)
         scaler = scales_loss(optimizer)
         scale = float(optimizer.dynamic_scale.value) if scaler else float(optimizer.loss_scale_factor or 1.0)
-        pairs = [(variable, grad) for grad, variable in zip(grads, variables, strict=True) if grad is not None]
-        loss = self.loss.value
+        present = [grad for grad in grads if grad is not None]
+        loss, kept, variances = self.loss.value, self.owner.kept, self.owner.variances
         measured = measure(
-            [variable.path for variable, _ in pairs],
-            [grad for _, grad in pairs],
-            loss=None if loss is None else torch.as_tensor(loss).detach().float().reshape(()),
-            statistics_jump=self._growth(),
+            present,
+            loss=None if loss is None else torch.as_tensor(loss),
+            beside=[values[index] for values in (kept.live, kept.before) for index in variances],
             inverse_scale=1.0 / scale,
         )
         # In float32 like the limits, which are rounded down for it: the gate and the core must say the same.
-        measured = replace(measured, grad_norm=_single(measured.grad_norm))
-        admitted = self._limits(stream).admits(measured.loss, measured.grad_norm, measured.statistics_jump)
-        overflow = measured.grad_norm is not None and not math.isfinite(measured.grad_norm)
+        grad_norm = None if measured.grad_norm is None else in_single(measured.grad_norm)
+        jump = _growth(measured.norms_beside)
+        admitted = self._limits(stream).admits(measured.loss, grad_norm, jump)
+        overflow = grad_norm is not None and not math.isfinite(grad_norm)
         finite_loss = measured.loss is None or math.isfinite(measured.loss)
         run = admitted or (scaler and overflow and finite_loss and scale > 1.0)
         self.readings.append(
@@ -179,57 +185,52 @@ class _Step:
                 stream=stream,
                 optimizer_name=type(optimizer).__name__,
                 loss=measured.loss,
-                grad_norm=measured.grad_norm,
-                statistics_jump=measured.statistics_jump,
+                grad_norm=grad_norm,
+                statistics_jump=jump,
                 loss_scale=scale if scaler else None,
                 learning_rate=_number(leaf_optimizers(optimizer)[0]._get_current_learning_rate()),
                 admitted=admitted,
-                non_finite_names=measured.non_finite_names,
+                non_finite_names=_paths(variables, grads, measured.non_finite),
             )
         )
         self.ran.append(run)
         return original(grads, variables) if run else None
 
+    _apply_untraced = torch._dynamo.disable(_apply)
+
     def put_state_back(self) -> None:
         """Undo what a dropped step wrote besides the weights: statistics, seeds, metrics, the random stream."""
         partly = any(self.ran)  # another update of this step went through, or the scaler took over
-        pairs = zip(self.live, self.before, strict=True)
-        with torch.no_grad():
-            copy_pairs([(live, old) for live, old in pairs if not (partly and bool(torch.isfinite(live).all()))])
+        self.owner.kept.restore(only_non_finite=partly)
         if not partly:
             set_random_streams(self.random)
-
-    def _growth(self) -> Any:
-        if not self.owner.variances:
-            return None
-        after = [variable.value.detach() for variable, _ in self.owner.variances]
-        before = [self.before[index] for _, index in self.owner.variances]
-        norms = [torch.stack(list(torch._foreach_norm(each))) for each in (after, before)]
-        return (norms[0] / norms[1]).max()
 
     def _limits(self, stream: int) -> Limits:
         loss, grad_norm, jump, admit_loss, admit_gradients, closed, _ = self.limits[stream]
         return Limits(loss, grad_norm, jump, admit_loss > 0.5, admit_gradients > 0.5, closed > 0.5)
 
 
-def random_streams() -> tuple[Any, Any]:
-    """State of torch's global generators, from which unseeded layers draw on this backend."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
-    return torch.get_rng_state(), cuda
+def _paths(variables: Sequence[Any], grads: Sequence[Any], places: Sequence[int]) -> tuple[str, ...]:
+    """Paths of some of the variables that have a gradient."""
+    if not places:
+        return ()
+    present = [variable for variable, grad in zip(variables, grads, strict=True) if grad is not None]
+    return tuple(present[place].path for place in places)
 
 
-def set_random_streams(state: tuple[Any, Any]) -> None:
-    """Continue from a state of :func:`random_streams`."""
-    torch.set_rng_state(state[0])
-    if state[1] is not None:
-        torch.cuda.set_rng_state_all(state[1])
-
-
-def _single(number: float | None) -> float | None:
-    if number is None:
+def _growth(norms: Sequence[float]) -> float | None:
+    """Largest growth factor of some tensors, from their norms after and then before the step, in float32."""
+    if not norms:
         return None
-    with np.errstate(over="ignore"):
-        return float(np.float32(number))
+    half = len(norms) // 2
+    grown = [_quotient(after, before) for after, before in zip(norms[:half], norms[half:], strict=True)]
+    return math.nan if any(each != each for each in grown) else in_single(max(grown))
+
+
+def _quotient(after: float, before: float) -> float:
+    if before == 0.0:
+        return math.inf if after > 0.0 else math.nan
+    return after / before
 
 
 def _number(rate: Any) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import keras
@@ -43,7 +43,7 @@ class Interception:
         self._here = threading.local()
         self._lock = threading.Lock()
         self._users = 0
-        self._applied = ExitStack()
+        self._before: list[Any] = []
         self._patches = Patches()
         for stream, optimizer in enumerate(optimizers):
             self._patches.plan(optimizer, entry, self._apply_hook(stream, optimizer, getattr(optimizer, entry)))
@@ -57,27 +57,34 @@ class Interception:
     @contextmanager
     def installed(self) -> Iterator[None]:
         """The hooks are in place inside the block, and until the last of several threads has left its own."""
-        with self._lock:
-            if self._users == 0:
-                self._applied.enter_context(self._patches.applied())
-            self._users += 1
+        self._enter()
         try:
             yield
         finally:
-            with self._lock:
-                self._users -= 1
-                if self._users == 0:
-                    self._applied.close()
+            self._leave()
 
     @contextmanager
     def watching(self, watcher: Watcher) -> Iterator[None]:
         """The hooks are in place, and this thread's calls are shown to a watcher, inside the block."""
-        with self.installed():
-            self._here.watcher = watcher
-            try:
-                yield
-            finally:
-                self._here.watcher = None
+        self._enter()
+        self._here.watcher = watcher
+        try:
+            yield
+        finally:
+            self._here.watcher = None
+            self._leave()
+
+    def _enter(self) -> None:
+        with self._lock:
+            if self._users == 0:
+                self._before = self._patches.apply()
+            self._users += 1
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._patches.undo(self._before)
 
     def _watcher(self) -> Watcher | None:
         return getattr(self._here, "watcher", None)

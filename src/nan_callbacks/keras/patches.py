@@ -16,7 +16,7 @@ class Patches:
     """
 
     def __init__(self) -> None:
-        self._planned: list[tuple[Any, str, Any]] = []
+        self._planned: list[tuple[dict[str, Any], str, Any]] = []
 
     def plan(self, owner: Any, name: str, value: Any) -> None:
         """Remember what to put in place.
@@ -26,19 +26,36 @@ class Patches:
             name: The attribute.
             value: What to put there.
         """
-        self._planned.append((owner, name, value))
+        self._planned.append((vars(owner), name, value))
 
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Everything planned is in place inside the block."""
-        before = [(vars(owner), name, vars(owner).get(name, _MISSING)) for owner, name, _ in self._planned]
-        for owner, name, value in self._planned:
-            vars(owner)[name] = value
+        before = self.apply()
         try:
             yield
         finally:
-            for namespace, name, value in before:
-                if value is _MISSING:
-                    namespace.pop(name, None)
-                else:
-                    namespace[name] = value
+            self.undo(before)
+
+    def apply(self) -> list[Any]:
+        """Put everything planned in place.
+
+        Returns:
+            What was there, for :meth:`undo`.
+        """
+        before = [namespace.get(name, _MISSING) for namespace, name, _ in self._planned]
+        for namespace, name, value in self._planned:
+            namespace[name] = value
+        return before
+
+    def undo(self, before: list[Any]) -> None:
+        """Put everything back as it was.
+
+        Args:
+            before: Result of :meth:`apply`.
+        """
+        for (namespace, name, _), value in zip(self._planned, before, strict=True):
+            if value is _MISSING:
+                namespace.pop(name, None)
+            else:
+                namespace[name] = value

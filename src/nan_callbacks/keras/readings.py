@@ -6,7 +6,6 @@ import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
@@ -19,6 +18,7 @@ HEAD = 6
 """Loss, gradient norm, statistics jump, loss scale, learning rate, admitted; then two numbers per variable."""
 
 FLOAT32 = struct.Struct("<f")
+ROW = struct.Struct(f"<{LR_SCALE + 1}f")
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -66,9 +66,21 @@ def pack_limits(limits: Sequence[Limits], lr_scale: float) -> np.ndarray:
     The gate compares in float32, the core in float64: rounding a limit down makes both say the same of every float32.
 
     Returns:
-        A read-only array; the very same one as long as nothing changes, so that it is sent to the device only once.
+        A read-only array of shape [optimizers, 7].
     """
-    return _packed(tuple(limits), lr_scale)
+    rows = [
+        ROW.pack(
+            _rounded_down(each.max_loss),
+            _rounded_down(each.max_grad_norm),
+            _rounded_down(each.max_statistics_jump),
+            each.admit_non_finite_loss,
+            each.admit_non_finite_gradients,
+            each.closed,
+            lr_scale,
+        )
+        for each in limits
+    ]
+    return np.frombuffer(b"".join(rows), "<f4").reshape(-1, ROW.size // FLOAT32.size)  # read-only, as bytes are
 
 
 def unpack(layouts: Sequence[Layout], vector: np.ndarray) -> list[Reading]:
@@ -78,25 +90,6 @@ def unpack(layouts: Sequence[Layout], vector: np.ndarray) -> list[Reading]:
         readings.append(_unpack_one(layout, numbers, start))
         start += layout.size
     return readings
-
-
-@lru_cache(maxsize=8)
-def _packed(limits: tuple[Limits, ...], lr_scale: float) -> np.ndarray:
-    rows = [
-        [
-            _rounded_down(each.max_loss),
-            _rounded_down(each.max_grad_norm),
-            _rounded_down(each.max_statistics_jump),
-            each.admit_non_finite_loss,
-            each.admit_non_finite_gradients,
-            each.closed,
-            lr_scale,
-        ]
-        for each in limits
-    ]
-    packed = np.array(rows, np.float32)
-    packed.flags.writeable = False
-    return packed
 
 
 def _unpack_one(layout: Layout, numbers: list[float], start: int) -> Reading:
@@ -121,9 +114,16 @@ def _unpack_one(layout: Layout, numbers: list[float], start: int) -> Reading:
     )
 
 
+def in_single(number: float) -> float:
+    """A number rounded to float32; Inf beyond its range."""
+    if abs(number) > FLOAT32_MAX:
+        return number if math.isinf(number) else math.copysign(math.inf, number)
+    return float(FLOAT32.unpack(FLOAT32.pack(number))[0])
+
+
 def _rounded_down(limit: float) -> float:
     """The largest float32 that is not larger."""
     if abs(limit) > FLOAT32_MAX:
         return limit if math.isinf(limit) else FLOAT32_MAX if limit > 0 else -math.inf
-    rounded: float = FLOAT32.unpack(FLOAT32.pack(limit))[0]
+    rounded = in_single(limit)
     return rounded if rounded <= limit else float(np.nextafter(np.float32(rounded), np.float32(-np.inf)))

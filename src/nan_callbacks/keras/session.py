@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from operator import is_not
 from typing import Any
 
 import numpy as np
 from keras import ops, tree
 
-from nan_callbacks.core import Action, Decision, Monitor, StepObservation
+from nan_callbacks.core import Action, Decision, Limits, Monitor, StepObservation
 from nan_callbacks.core.events import Event, step_events
 from nan_callbacks.core.finding import Finding
 from nan_callbacks.core.journal import Journal
@@ -57,6 +58,8 @@ class GuardSession:
         self._found: list[tuple[StepObservation, tuple[Finding, ...], Event]] = []
         self._param_norm: float | None = None
         self._last: StepObservation | None = None
+        self._packed = pack_limits([], 1.0)
+        self._packed_from: list[float | Limits] = []
         self.layers = LayerWatch(model, lambda: getattr(self.backend, "live", None))
 
     def epoch_start(self, epoch: int) -> None:
@@ -76,8 +79,15 @@ class GuardSession:
         self._param_norm = None
         if self.monitor.wants_param_norm():
             self._param_norm = math.hypot(*self.backend.parameter_norms().values())
-        streams = range(max(len(self.backend.optimizers), 1))
-        return pack_limits([self.monitor.limits(stream) for stream in streams], self.monitor.lr_scale)
+        return self._limits()
+
+    def _limits(self) -> np.ndarray:
+        """The very same array as long as nothing changes, so that it is sent to a device only once."""
+        limits = [self.monitor.limits(stream) for stream in range(max(len(self.backend.optimizers), 1))]
+        parts: list[float | Limits] = [self.monitor.lr_scale, *limits]
+        if len(parts) != len(self._packed_from) or any(map(is_not, parts, self._packed_from)):
+            self._packed_from, self._packed = parts, pack_limits(limits, self.monitor.lr_scale)
+        return self._packed
 
     def after_step(self, readings: list[Reading]) -> None:
         """Judge what one batch attempted, and act.

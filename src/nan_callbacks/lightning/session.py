@@ -195,7 +195,6 @@ class GuardSession:
         fused = scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False)
         self.layers.before_update(optimizer)
         measured = measure(
-            names,
             gradients,
             loss=self._loss(scale),
             statistics_jump=self.window.buffers.statistics_jump(),
@@ -211,13 +210,13 @@ class GuardSession:
             loss=measured.loss,
             grad_norm=measured.grad_norm,
             statistics_jump=measured.statistics_jump,
-            non_finite_gradients=len(measured.non_finite_names),
-            non_finite_names=measured.non_finite_names[:3],
+            non_finite_gradients=len(measured.non_finite),
+            non_finite_names=tuple(names[place] for place in measured.non_finite[:3]),
             param_norm=total_norm(self._parameters()[1]) if self.monitor.wants_param_norm() else None,
             optimizer_name=type(optimizer).__name__,
             learning_rates=tuple(float(group["lr"]) for group in optimizer.param_groups if "lr" in group),
             loss_scale=scale,
-            scaler_overflow=scaler is not None and bool(measured.non_finite_names),
+            scaler_overflow=scaler is not None and bool(measured.non_finite),
         )
 
     def _gradients(self, optimizer: Optimizer) -> tuple[list[str], list[Tensor]]:

@@ -139,7 +139,7 @@ class StandInHands:
         self.unscale()
         parameters = self._bench.module.parameters() if optimizer is None else optimizer_parameters(optimizer)
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        norm = measure([""] * len(gradients), gradients, loss=None).grad_norm
+        norm = measure(gradients, loss=None).grad_norm
         return 0.0 if norm is None else norm
 
     def _apply(self, optimizer: Optimizer, closure: Callable[[], Any] | None, *, clip: bool) -> None:

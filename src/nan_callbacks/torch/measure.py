@@ -17,44 +17,51 @@ class Measurement:
     loss: float | None
     grad_norm: float | None
     statistics_jump: float | None
-    non_finite_names: tuple[str, ...]
-    """Names of all parameters with a non-finite gradient."""
+    non_finite: tuple[int, ...]
+    """Places of all gradients that hold a NaN or an Inf."""
+    norms_beside: tuple[float, ...] = ()
+    """Norms of the tensors that were measured besides the gradients."""
 
 
 def measure(
-    names: Sequence[str],
     gradients: Sequence[Tensor],
     *,
     loss: Tensor | None,
     statistics_jump: Tensor | None = None,
+    beside: Sequence[Tensor] = (),
     inverse_scale: float = 1.0,
 ) -> Measurement:
     """Measure a step with one device-to-host read.
 
     Args:
-        names: Name of the parameter behind each gradient.
         gradients: Gradients, dense, sparse or distributed, of any floating dtype.
         loss: Raw loss, shape [], any floating dtype; None if unknown.
         statistics_jump: Growth factor of the running variances, shape []; None if there are none.
+        beside: Further dense floating tensors, whose norms are wanted as well.
         inverse_scale: Factor that takes a loss scale off the gradients.
 
     Returns:
         The measurement. Norms are computed in float32 at least: in float16 a norm above 65504 would read as Inf.
     """
-    if not gradients:
-        tail = _read([item for item in (loss, statistics_jump) if item is not None])
-        return Measurement(_take(tail, loss), None, _take(tail, statistics_jump), ())
-    norms = parameter_norms(gradients)
+    norms = _norms_of_both(gradients, beside)
     extras = [item for item in (loss, statistics_jump) if item is not None]
     values = _read([*norms, *extras])
-    each, tail = values[: len(norms)], values[len(norms) :]
-    total, non_finite = _combine(names, gradients, each)
+    each, others, tail = values[: len(gradients)], values[len(gradients) : len(norms)], values[len(norms) :]
+    total, non_finite = _combine(gradients, each) if gradients else (None, ())
     return Measurement(
         loss=_take(tail, loss),
-        grad_norm=total * inverse_scale if math.isfinite(total) else total,
+        grad_norm=total * inverse_scale if total is not None and math.isfinite(total) else total,
         statistics_jump=_take(tail, statistics_jump),
-        non_finite_names=non_finite,
+        non_finite=non_finite,
+        norms_beside=tuple(others),
     )
+
+
+def _norms_of_both(gradients: Sequence[Tensor], beside: Sequence[Tensor]) -> list[Tensor]:
+    if gradients and hasattr(gradients[0], "full_tensor"):  # distributed ones share no kernel with ordinary ones
+        return [*parameter_norms(gradients), *(parameter_norms(beside) if beside else [])]
+    both = [*gradients, *beside]
+    return parameter_norms(both) if both else []
 
 
 @torch.no_grad()
@@ -86,7 +93,7 @@ def non_finite_tensors(names: Sequence[str], tensors: Sequence[Tensor]) -> tuple
     if not tensors:
         return ()
     norms = _read(parameter_norms(tensors))
-    return _combine(names, tensors, norms)[1]
+    return tuple(names[place] for place in _combine(tensors, norms)[1])
 
 
 def total_norm(tensors: Sequence[Tensor]) -> float:
@@ -94,19 +101,20 @@ def total_norm(tensors: Sequence[Tensor]) -> float:
     return math.hypot(*_read(parameter_norms(tensors))) if tensors else 0.0
 
 
-def _combine(names: Sequence[str], tensors: Sequence[Tensor], norms: Sequence[float]) -> tuple[float, tuple[str, ...]]:
+def _combine(tensors: Sequence[Tensor], norms: Sequence[float]) -> tuple[float, tuple[int, ...]]:
+    """Norm of all, and the places of those that hold a NaN or an Inf."""
     total = math.hypot(*norms)
     if math.isfinite(total):
         return total, ()
     # A float32 norm overflows at about 1e19 with finite elements: look before saying "non-finite".
     exact, non_finite = [], []
-    for name, tensor, norm in zip(names, tensors, norms, strict=True):
+    for place, (tensor, norm) in enumerate(zip(tensors, norms, strict=True)):
         if not math.isfinite(norm):
             dense = _dense(tensor)
             if bool(torch.isfinite(dense).all()):
                 exact.append(float(torch.linalg.vector_norm(dense.double())))
             else:
-                non_finite.append(name)
+                non_finite.append(place)
                 exact.append(norm)
         else:
             exact.append(norm)

@@ -21,7 +21,7 @@ class Detector(Protocol):
         ...
 
     def limits(self) -> Limits:
-        """What the next step must stay under. Detectors without a say return ``Limits()``."""
+        """What the next step must stay under. Detectors without a say return :data:`.OPEN`."""
         ...
 
     def accept_level(self) -> None:

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from nan_callbacks.core.finding import Action, Finding, Severity
-from nan_callbacks.core.limits import Limits
+from nan_callbacks.core.limits import OPEN, Limits
 from nan_callbacks.core.observation import StepObservation
 
 FIRST_STEPS = 8
@@ -41,9 +41,9 @@ class BlowUpDetector:
 
     def update(self, observation: StepObservation) -> list[Finding]:
         """Compare an accepted step with the first ones."""
-        loss, norm = observation.loss, observation.param_norm
         if self._seen > FIRST_STEPS or observation.competing:
             return []
+        loss, norm = observation.loss, observation.param_norm
         self._seen += 1
         if loss is None or norm is None or not (math.isfinite(loss) and math.isfinite(norm) and observation.applied):
             return []
@@ -59,7 +59,7 @@ class BlowUpDetector:
 
     def limits(self) -> Limits:
         """No say about single steps."""
-        return Limits()
+        return OPEN
 
     def accept_level(self) -> None:
         """The start is over."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nan_callbacks.core.finding import Action, Finding, Severity
-from nan_callbacks.core.limits import Limits
+from nan_callbacks.core.limits import OPEN, Limits
 from nan_callbacks.core.observation import StepObservation
 from nan_callbacks.core.statistics import median, robust_sigma_of_sorted
 
@@ -188,7 +188,7 @@ class DivergenceDetector:
 
     def limits(self) -> Limits:
         """No say about single steps."""
-        return Limits()
+        return OPEN
 
     def accept_level(self) -> None:
         """Start over from the present level."""

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from nan_callbacks.core.detectors.spike import SpikeDetector
 from nan_callbacks.core.finding import Action
-from nan_callbacks.core.limits import Limits
+from nan_callbacks.core.limits import OPEN, Limits
 from nan_callbacks.core.observation import StepObservation
 
 
@@ -28,5 +28,5 @@ class GradientSpikeDetector(SpikeDetector):
     def limits(self) -> Limits:
         """A limit on the gradient norm."""
         if self.action is Action.OBSERVE:
-            return Limits()
-        return Limits(max_grad_norm=self.baseline.limit())
+            return OPEN
+        return Limits.of(max_grad_norm=self.baseline.limit())

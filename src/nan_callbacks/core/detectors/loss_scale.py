@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nan_callbacks.core.finding import Action, Finding, Severity
-from nan_callbacks.core.limits import Limits
+from nan_callbacks.core.limits import OPEN, Limits
 from nan_callbacks.core.observation import StepObservation
 
 SMALLEST_USEFUL_SCALE = 1.0
@@ -44,7 +44,7 @@ class LossScaleDetector:
 
     def limits(self) -> Limits:
         """No say in what passes: overflowing steps never pass anyway."""
-        return Limits()
+        return OPEN
 
     def accept_level(self) -> None:
         """Nothing to forget."""

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from nan_callbacks.core.detectors.spike import SpikeDetector
 from nan_callbacks.core.finding import Action
-from nan_callbacks.core.limits import Limits
+from nan_callbacks.core.limits import OPEN, Limits
 from nan_callbacks.core.observation import StepObservation
 
 
@@ -24,5 +24,5 @@ class LossSpikeDetector(SpikeDetector):
     def limits(self) -> Limits:
         """A limit on the loss."""
         if self.action is Action.OBSERVE:
-            return Limits()
-        return Limits(max_loss=self.baseline.limit())
+            return OPEN
+        return Limits.of(max_loss=self.baseline.limit())

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from nan_callbacks.core.finding import Action, Finding, Severity
-from nan_callbacks.core.limits import Limits
+from nan_callbacks.core.limits import OPEN, Limits
 from nan_callbacks.core.observation import StepObservation
 
 RECENT_STEPS = 16
@@ -16,6 +16,10 @@ has been tried before half of them are non-finite and the loss is judged broken 
 
 PERSISTENT_SHARE = 0.5
 """Share of non-finite losses from which skipping is taken not to help."""
+
+
+NON_FINITE_LOSS = Limits(admit_non_finite_loss=True)
+EVERYTHING_NON_FINITE = Limits(admit_non_finite_loss=True, admit_non_finite_gradients=True)
 
 
 class NonFiniteDetector:
@@ -37,7 +41,8 @@ class NonFiniteDetector:
     @property
     def persistent(self) -> bool:
         """Whether non-finite losses (with finite gradients) have become the rule."""
-        return not self._recent or sum(self._recent) / len(self._recent) >= PERSISTENT_SHARE
+        recent = self._recent
+        return not recent or (True in recent and sum(recent) / len(recent) >= PERSISTENT_SHARE)
 
     def update(self, observation: StepObservation) -> list[Finding]:
         """Name what is non-finite in this step."""
@@ -50,11 +55,9 @@ class NonFiniteDetector:
 
     def limits(self) -> Limits:
         """Non-finite gradients never pass unless the user only observes; a non-finite loss passes once it persists."""
-        observing = self.action is Action.OBSERVE
-        return Limits(
-            admit_non_finite_loss=observing or self.persistent,
-            admit_non_finite_gradients=observing,
-        )
+        if self.action is Action.OBSERVE:
+            return EVERYTHING_NON_FINITE
+        return NON_FINITE_LOSS if self.persistent else OPEN
 
     def accept_level(self) -> None:
         """Nothing to forget: NaN is never a new normal, and the record of losses takes care of itself."""

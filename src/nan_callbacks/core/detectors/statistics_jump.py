@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from nan_callbacks.core.detectors.spike import SpikeDetector
 from nan_callbacks.core.finding import Action
-from nan_callbacks.core.limits import Limits
+from nan_callbacks.core.limits import OPEN, Limits
 from nan_callbacks.core.observation import StepObservation
 
 
@@ -31,5 +31,5 @@ class StatisticsJumpDetector(SpikeDetector):
     def limits(self) -> Limits:
         """A limit on the growth factor."""
         if self.action is Action.OBSERVE:
-            return Limits()
-        return Limits(max_statistics_jump=self.baseline.limit())
+            return OPEN
+        return Limits.of(max_statistics_jump=self.baseline.limit())

@@ -47,6 +47,8 @@ def bad_initialisation(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         because.append(how_early(evidence))
     # Weights on another scale are deeper than the rate that would be needed with them.
     score = 0.68 if goal.kind is Kind.STALL else (0.72 if goal.kind is Kind.SPIKE else 0.6)
+    if goal.kind is not Kind.STALL and early and _began_odd(evidence):
+        score = 0.77  # even if a rate that is too high for them has moved them since
     return Hypothesis(
         code="ACT304",
         score=score if odd else 0.6,
@@ -129,12 +131,32 @@ def _were_thrown(evidence: Evidence) -> bool:
     at the first step tells on which scale they began.
     """
     first = evidence.history.param_norms[:1]
-    known = [(layer.weight_norm, layer.weight_scale) for layer in evidence.layers if layer.weight_norm]
-    units = math.hypot(*(norm / scale for norm, scale in known if scale))
-    if not first or not units or math.hypot(*(norm for norm, _ in known)) <= THROWN * first[0]:
+    units, present = _units_and_norm(evidence)
+    if not first or not units or present <= THROWN * first[0]:
         return False
     low, high = WEIGHT_SCALES
     return low <= first[0] / units <= high
+
+
+def _began_odd(evidence: Evidence) -> bool:
+    """Whether the layers' weights, taken together, were on another scale than any usual start at the first step.
+
+    What is not theirs (tables, biases) is taken to be as large as it is now.
+    """
+    norms = evidence.history.param_norms
+    units, present = _units_and_norm(evidence)
+    if not norms or not units:
+        return False
+    others = max(norms[-1] ** 2 - present**2, 0.0)
+    scale = math.sqrt(max(norms[0] ** 2 - others, 0.0)) / units
+    return scale > WEIGHT_SCALES[1]
+
+
+def _units_and_norm(evidence: Evidence) -> tuple[float, float]:
+    """Root of the number of units of all layers, and the norm of their weights now."""
+    known = [(layer.weight_norm, layer.weight_scale) for layer in evidence.layers if layer.weight_norm]
+    units = math.hypot(*(norm / scale for norm, scale in known if scale))
+    return units, math.hypot(*(norm for norm, _ in known if norm))
 
 
 def _is_odd(layer: LayerEvidence) -> bool:

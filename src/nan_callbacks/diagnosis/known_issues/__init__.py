@@ -34,6 +34,7 @@ class KnownIssue:
     uses: tuple[str, ...]
     backends: tuple[str, ...] = ()
     nonfinite: bool = False
+    phase: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +143,7 @@ def issues_at(origin: Origin | None, environment: Environment) -> tuple[str, ...
         f"{issue.library} {environment.versions[issue.library]} has a known issue there ({issue.id}): "
         f"{issue.symptom.rstrip('.')}; {issue.workaround.rstrip('.')}, see {issue.url}"
         for issue in found
-        if issue.nonfinite
+        if issue.nonfinite and issue.phase in ("", origin.phase.value)
     )
 
 
