@@ -199,7 +199,13 @@ def train(run: Run, *, snapshot_every: int = 10, limit: float | None = None, cod
     )
     lab = SimulatedLab(run, before, trusted, batch, recent or [batch])
     evidence = Evidence(
-        seen=seen, findings=findings, batch=parts, history=recorder.history(), framework="keras", precision=run.dtype
+        seen=seen,
+        findings=findings,
+        batch=parts,
+        history=recorder.history(),
+        framework="keras",
+        precision=run.dtype,
+        classifies=batch[1].dtype.kind in "iu",
     )
     return Accident(evidence, lab)
 

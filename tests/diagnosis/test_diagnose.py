@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +17,7 @@ from nan_callbacks.diagnosis.evidence import BatchPart, Evidence, History, Layer
 from nan_callbacks.diagnosis.experiments import Experiment, without_rows
 from nan_callbacks.diagnosis.goal import goal_of
 from nan_callbacks.diagnosis.hypotheses import hypothesise
+from nan_callbacks.diagnosis.hypotheses.numerics import code_of_origin
 from nan_callbacks.diagnosis.lab import Start, Trial, Variation
 from nan_callbacks.diagnosis.origin import Origin, OriginKind, Phase, ReplayResult
 
@@ -242,6 +244,19 @@ def test_rules_are_pure_and_ranked(evidence: Evidence):
 STALLED = {"loss": 1.0, "grad_norm": 0.0}
 
 
+def labels_of(least: float, largest: float, *, most: float | None = None) -> BatchPart:
+    """Labels of recent batches, and of a failed one that reaches up to `most`."""
+    recent = TensorSummary(name="y", shape=(64,), dtype="int64", minimum=least, maximum=largest)
+    failed = replace(recent, shape=(16,), maximum=largest if most is None else most)
+    return BatchPart(role=Role.TARGET, failed=failed, recent=recent, is_integral=True)
+
+
+def numbers_of(size: float) -> BatchPart:
+    """Targets of a regression."""
+    failed = TensorSummary(name="y", shape=(16,), dtype="float32", minimum=0.5 * size, maximum=size)
+    return BatchPart(role=Role.TARGET, failed=failed, recent=failed, recent_mean=0.7 * size, recent_std=0.1 * size)
+
+
 def standing_still(variation: Variation) -> Trial:
     return Trial(variation=variation, losses=(1.0,) * max(1, variation.steps), grad_norms=(0.0,))
 
@@ -301,6 +316,74 @@ def test_two_matrices_of_zeros_block_each_other():
     assert "ACT305" not in [verdict.code for verdict in one.verdicts]
 
 
+@pytest.mark.parametrize(
+    ("about", "code", "told"),
+    [
+        ({}, "GRAD202", "every gradient of the last 16 steps is exactly 0"),
+        ({"alike_weights": ("lstm.weight_ih_l0",)}, "ACT305", "many units of lstm.weight_ih_l0"),
+        ({"batch": (labels_of(3.0, 3.0),)}, "DATA510", "y is 3 in every row"),
+        ({"batch": (numbers_of(2e8),)}, "DATA509", "standard deviation"),
+    ],
+    ids=["no slope", "copies", "one label", "nanoseconds"],
+)
+def test_a_stall_whose_reason_is_seen_although_nothing_within_reach_ends_it(about, code, told):
+    norm = 0.0 if code == "GRAD202" else 0.5
+    history = History(losses=(1.0,) * 50, grad_norms=(norm,) * 50)
+    found = diagnose(
+        Evidence(seen=seen(loss=1.0, grad_norm=norm), history=history, **about), ScriptedLab(standing_still)
+    )
+    assert found.cause is not None
+    assert (found.cause.code, found.cause.confidence) == (code, Confidence.LIKELY)
+    assert told in found.describe()
+
+
+def test_units_that_were_switched_off_are_not_cut_off():
+    dead = LayerEvidence(name="hidden", kind="relu", dead_share=1.0)
+    evidence = Evidence(
+        seen=seen(**STALLED), history=History(losses=(1.0,) * 50, grad_norms=(0.0,) * 50), layers=(dead,)
+    )
+    found = diagnose(evidence, ScriptedLab(standing_still))
+    assert [verdict.code for verdict in found.verdicts][:1] == ["ACT303"]
+
+
+def test_a_rate_is_not_tried_again_once_it_makes_no_difference():
+    """A batch that fails whatever came before it leaves the budget to what may explain it."""
+
+    def answer(variation: Variation) -> Trial:
+        steps = max(1, variation.steps)
+        norms = (1.0,) * (steps - 1) + (math.nan,)
+        return Trial(variation=variation, losses=(1.0,) * steps, grad_norms=norms)
+
+    lab = ScriptedLab(answer)
+    diagnose(Evidence(seen=seen(), history=History(losses=(1.0,) * 50, grad_norms=(1.0,) * 50)), lab)
+    rates = [variation.lr_factor for variation in lab.ran if variation.steps > 2]
+    assert rates.count(0.1) == 1
+    assert 0.01 not in rates
+
+
+def test_a_label_that_was_never_seen_before_is_to_blame_only_where_something_is_looked_up_by_it():
+    part = labels_of(0.0, 9.0, most=77.0)
+
+    def codes(operation: str) -> list[str]:
+        origin = Origin(kind=OriginKind.OPERATION, operation=operation, operands=())
+        evidence = Evidence(seen=seen(), replay=ReplayResult(origin=origin, reproduced=True), batch=(part,))
+        return [each.code for each in hypothesise(evidence)]
+
+    assert "DATA505" in codes("gather")
+    assert "DATA505" not in codes("divide")
+
+
+def test_a_quotient_of_ordinary_numbers_had_next_to_nothing_below_it():
+    """The divisor was a plain number of the program, which no tracer sees."""
+
+    def code(largest: float) -> str | None:
+        numbers = TensorSummary(name="x", shape=(4,), dtype="float32", minimum=1.0, maximum=largest)
+        return code_of_origin(Origin(kind=OriginKind.OPERATION, operation="divide", operands=(numbers,)))
+
+    assert code(9.0) == "NAN112"
+    assert code(1e30) == "NAN110"
+
+
 def test_gradients_that_a_half_precision_format_swallows():
     evidence = Evidence(
         seen=seen(**STALLED), history=History(losses=(1.0,) * 50, grad_norms=(0.0,) * 50), precision="float16"
@@ -351,16 +434,15 @@ def test_an_explosion_that_an_adaptive_optimizer_takes_calmly_is_likely_all_the_
 
 
 def test_labels_are_not_accused_by_a_model_that_has_lost_its_way():
-    labels = BatchPart(
-        role=Role.TARGET, failed=TensorSummary(name="y", shape=(16,), dtype="int64", minimum=0.0, maximum=3.0),
-        recent=TensorSummary(name="y", shape=(64,), dtype="int64", minimum=0.0, maximum=3.0), is_integral=True,
-    )  # fmt: skip
+    labels = labels_of(0.0, 3.0)
     history = History(losses=(400.0,) * 50, grad_norms=(1.0,) * 50)
-    lost = hypothesise(spike(batch=(labels,), guilty_rows=(4,), history=history))
-    sound = hypothesise(spike(batch=(labels,), guilty_rows=(4,)))
+    lost = hypothesise(spike(batch=(labels,), guilty_rows=(4,), history=history, classifies=True))
+    sound = hypothesise(spike(batch=(labels,), guilty_rows=(4,), classifies=True))
+    other = hypothesise(spike(batch=(labels,), guilty_rows=(4,)))
 
     assert "DATA504" not in [each.code for each in lost]
     assert "DATA504" in [each.code for each in sound]
+    assert "DATA504" not in [each.code for each in other], "how sure a model is shows in nats only"
 
 
 def test_a_rare_target_that_does_no_harm_is_not_to_blame():

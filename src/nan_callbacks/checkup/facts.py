@@ -37,7 +37,7 @@ class InputFacts:
     channel_axis: int = -1
     """Axis of `values` along which features or channels lie."""
     table_rows: int | None = None
-    """Of ``indices``: rows of the table; None if unknown."""
+    """Of ``indices``: rows of the table; None if unknown, or if other indices than these reach it (clamped ones)."""
 
 
 @dataclass(frozen=True, kw_only=True)

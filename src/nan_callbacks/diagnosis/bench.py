@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import enum
+import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from nan_callbacks.core.sentences import number
@@ -29,6 +31,9 @@ class Result(enum.Enum):
     CONFIRMED = enum.auto()
     REFUTED = enum.auto()
     """The failure was there in spite of the treatment."""
+    UNMOVED = enum.auto()
+    """It was there at the same batch, the last one of a training run, as without the treatment: more or less of the
+    treatment, or more steps, would show the same."""
     UNSPECIFIC = enum.auto()
     """The failure was gone without the treatment as well, or the runs lacked what the cause would show."""
     UNTESTED = enum.auto()
@@ -102,7 +107,7 @@ class Bench:
         if treated is None or failed is None:
             return Result.UNTESTED
         if failed:
-            return Result.REFUTED
+            return Result.UNMOVED if _failed_alike(treated, controls) else Result.REFUTED
         shown = experiment.requires is None or experiment.requires(treated, controls)
         return Result.CONFIRMED if shown else Result.UNSPECIFIC
 
@@ -153,3 +158,15 @@ class Bench:
         steps = max(1, variation.steps)
         wait = self.seconds + steps * max(0.0, self._lab.step_seconds)
         return self.steps_spent + steps <= self._budget.steps and wait <= self._budget.seconds
+
+
+def _failed_alike(treated: Measured, controls: Sequence[Measured]) -> bool:
+    """Whether training runs, treated or not, failed before their first update, or at the last batch and only there."""
+    places = {_place_of_failure(each.trial) for each in (treated, *controls)}
+    return len(places) == 1 and places <= {0, treated.trial.variation.steps - 1}
+
+
+def _place_of_failure(trial: Trial) -> int | None:
+    if trial.variation.steps <= 2 or trial.raised:
+        return None
+    return next((place for place, norm in enumerate(trial.grad_norms) if not math.isfinite(norm)), None)

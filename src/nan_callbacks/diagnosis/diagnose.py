@@ -64,6 +64,7 @@ def _without_a_failed_step(bench: Bench, evidence: Evidence, hypotheses: Sequenc
     state = standstill(bench, evidence)
     if state.note:  # a loss may fall for a while although the program is wrong
         certain = {concern.code for concern in evidence.concerns if concern.certain}
+        certain.add("DATA510")  # one label for all is soon learnt, and nothing else
         seen = [each for each in hypotheses if each.settles and (each.code in certain or state.slow)]
         wrong = [_Tested(hypothesis=each) for each in seen]
         return _diagnosis(evidence, bench, _verdicts(wrong, evidence, None), "" if wrong else state.note)
@@ -99,13 +100,15 @@ def _test(bench: Bench, hypotheses: Sequence[Hypothesis]) -> list[_Tested]:
 
 
 def _test_one(bench: Bench, hypothesis: Hypothesis) -> _Tested:
-    results = []
+    results: list[Result] = []
     for experiment in hypothesis.experiments:
+        if Result.UNMOVED in results and experiment.treatment.steps:
+            continue
         result = bench.test(experiment)
         results.append(result)
         if result is Result.CONFIRMED:
             return _Tested(hypothesis=hypothesis, result=result, experiments=(experiment,))
-    worst_first = (Result.REFUTED, Result.UNSPECIFIC, Result.UNTESTED)
+    worst_first = (Result.UNMOVED, Result.REFUTED, Result.UNSPECIFIC, Result.UNTESTED)
     result = next((each for each in worst_first if each in results), Result.UNTESTED)
     return _Tested(hypothesis=hypothesis, result=result, experiments=hypothesis.experiments)
 
@@ -128,7 +131,7 @@ def _confidence(tested: _Tested) -> Confidence | None:
         return Confidence.CONFIRMED
     if tested.hypothesis.observed:
         return Confidence.LIKELY
-    if tested.result is Result.REFUTED or tested.hypothesis.score <= UNFOUNDED:
+    if tested.result in (Result.UNMOVED, Result.REFUTED) or tested.hypothesis.score <= UNFOUNDED:
         return None
     untested = tested.result is Result.UNTESTED
     return Confidence.LIKELY if untested and tested.hypothesis.score > CONVINCING else Confidence.POSSIBLE

@@ -124,6 +124,11 @@ class Evidence:
     """Norm or value that the run clips gradients to; None without clipping."""
     recurrent: bool = False
     """Whether the model holds a recurrent layer."""
+    classifies: bool = False
+    """Whether the step was seen to compare probabilities of classes with labels."""
+    alike_weights: tuple[str, ...] = ()
+    """Trained matrices in which a fifth of the units (a gate of a recurrent layer, or more) have the very same weights,
+    and not zero."""
     zero_weights: tuple[str, ...] = ()
     """Trained matrices of which every element is 0, by name, in order."""
     optimizer: str = ""

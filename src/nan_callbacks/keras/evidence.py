@@ -9,12 +9,14 @@ import keras
 import numpy as np
 
 from nan_callbacks.checkup.concerns import concerns_of
+from nan_callbacks.checkup.labels import CLASSIFYING
 from nan_callbacks.core.finding import Finding
 from nan_callbacks.core.observation import StepObservation
 from nan_callbacks.diagnosis.batch_evidence import batch_parts
 from nan_callbacks.diagnosis.evidence import BatchPart, Evidence, History
 from nan_callbacks.diagnosis.guilty_samples import guilty_samples
 from nan_callbacks.diagnosis.known_issues import Environment, installed_versions, issues_at
+from nan_callbacks.diagnosis.likeness import are_alike
 from nan_callbacks.diagnosis.origin import ReplayResult
 from nan_callbacks.keras.checkup_facts import inputs_of, rows_of_parts
 from nan_callbacks.keras.checkup_probe import passages_of
@@ -52,11 +54,12 @@ def gather(
     parts = parts_of(lab)
     passages = passages_of(lab)
     rows = rows_of_parts([lab.failed_batch, *lab.recent_batches])
-    inputs, losses, zeros = lab.held_still_for(
+    inputs, losses, zeros, alike = lab.held_still_for(
         lambda: (
             inputs_of(lab.model, lab.failed_batch, passages, rows),
             losses_of(lab.model, lab.failed_batch, passages, rows),
             zero_weights_of(lab.model),
+            alike_weights_of(lab.model),
         )
     )
     settings = settings_of(lab.model)
@@ -64,6 +67,7 @@ def gather(
         versions=installed_versions(), precision=settings["precision"], backend=settings["backend"]
     )
     return Evidence(
+        classifies=any(loss.kind in CLASSIFYING for loss in losses),
         concerns=concerns_of(inputs, losses, max((len(array) for array in rows.values()), default=0)),
         known_issues=issues_at(replay.origin, environment),
         seen=seen,
@@ -74,6 +78,7 @@ def gather(
         history=history,
         layers=lab.layers(),
         zero_weights=zeros,
+        alike_weights=alike,
         **settings,
     )
 
@@ -82,6 +87,12 @@ def zero_weights_of(model: Any) -> tuple[str, ...]:
     """Trained matrices that are nothing but zeros."""
     matrices = [variable for variable in model.trainable_variables if len(variable.shape) >= 2]
     return tuple(each.path for each in matrices if not np.asarray(as_numpy(each.value)).any())
+
+
+def alike_weights_of(model: Any) -> tuple[str, ...]:
+    """Trained matrices in which many units have the very same weights; tables, whose rows are no units, apart."""
+    matrices = [each for each in model.trainable_variables if len(each.shape) > 1 and each.name != "embeddings"]
+    return tuple(each.path for each in matrices if are_alike(np.moveaxis(np.asarray(as_numpy(each.value)), -1, 0)))
 
 
 def parts_of(lab: KerasLab) -> tuple[BatchPart, ...]:

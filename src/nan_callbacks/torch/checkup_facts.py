@@ -21,6 +21,7 @@ from nan_callbacks.torch.call_kinds import (
     as_array,
     made_by,
     operand_of,
+    root_of,
     weight_of,
 )
 from nan_callbacks.torch.hazard_calls import measured_operand
@@ -147,7 +148,11 @@ def _inputs(look: FirstLook, rows: Mapping[int, Any]) -> list[InputFacts]:
         if others or len(joined) > 1 or any(id(tensor) in mixed for tensor, _ in sources):
             mixed.add(id(result))
     uses = {key: "mask" if key in masks else "target" if key in compared else "" for key in named}
-    facts = {key: _input(name, rows[key], reached.get(key), uses[key]) for key, name in named.items()}
+    untouched = {key for key, call in reached.items() if _is_root(look.recorder, operand_of(call), key)}
+    facts = {
+        key: _input(name, rows[key], reached.get(key), uses[key], untouched=key in untouched)
+        for key, name in named.items()
+    }
     return [
         replace(
             each, received=None if key in unsure else each.received, normalised_after=id(reached.get(key)) in behind
@@ -167,13 +172,18 @@ def _normalised(recorder: Recorder) -> set[int]:
     return found
 
 
-def _input(name: str, values: Any, reached: Call | None, use: str) -> InputFacts:
+def _is_root(recorder: Recorder, operand: Tensor | None, key: int) -> bool:
+    """Whether a layer receives the values of an input as they are."""
+    return operand is not None and id(root_of(recorder, operand)) == key
+
+
+def _input(name: str, values: Any, reached: Call | None, use: str, *, untouched: bool) -> InputFacts:
     if reached is None:
         return InputFacts(name=name, values=values, use=use or ("mask" if values.dtype.kind == "b" else "unknown"))
     weight = weight_of(reached)
     layer = reached.module or reached.name
     if reached.name in TABLES:
-        rows = None if weight is None else int(weight.shape[0])
+        rows = None if weight is None or not untouched else int(weight.shape[0])
         return InputFacts(name=name, values=values, use="indices", first_layer=layer, table_rows=rows)
     convolves = reached.name.startswith("conv")
     return InputFacts(

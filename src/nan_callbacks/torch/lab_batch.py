@@ -79,18 +79,26 @@ def tensors_of(batch: Any) -> Iterator[tuple[str, Tensor]]:
     return iter(found)
 
 
-def roles_of(batch: Any) -> dict[str, Role]:
-    """What each tensor of a batch is for, by its name, or by its place in a pair (input, target)."""
+def roles_of(batch: Any, targets: Collection[str] = ()) -> dict[str, Role]:
+    """What each tensor of a batch is for, by its name, or by its place in a pair (input, target).
+
+    Args:
+        batch: The batch.
+        targets: Parts that the step was seen to treat as targets, whatever they are called. Beside them the second of
+            several parts is no target.
+    """
     names = [name for name, _ in tensors_of(batch)]
     roles = {name: _role_by_name(name) for name in names}
     if type(batch) in (list, tuple) and len(batch) >= 2 and all(role is Role.UNKNOWN for role in roles.values()):
         roles = {name: Role.TARGET if name.startswith("batch[1]") else Role.UNKNOWN for name in names}
+        if targets and len(batch) > 2:
+            roles = dict.fromkeys(names, Role.UNKNOWN)
         roles.update({name: Role.INPUT for name in names if name.startswith("batch[0]")})
     elif Role.TARGET in roles.values():
         roles = {name: Role.INPUT if role is Role.UNKNOWN else role for name, role in roles.items()}
     if names == ["batch"]:
         roles["batch"] = Role.INPUT
-    return roles
+    return {**roles, **dict.fromkeys(targets, Role.TARGET)}
 
 
 def _role_by_name(name: str) -> Role:
@@ -138,11 +146,12 @@ class Changes:
     def __init__(self, recent: Sequence[Any], failed: Any) -> None:
         self._yardstick = list(recent) or [failed]
         self._has_recent = bool(recent)
+        self._failed = failed
         self._roles = roles_of(failed)
 
     def learn(self, targets: Collection[str]) -> None:
         """Parts that the step was seen to treat as targets, whatever they are called."""
-        self._roles.update(dict.fromkeys(targets, Role.TARGET))
+        self._roles = roles_of(self._failed, targets)
 
     @property
     def has_recent(self) -> bool:

@@ -9,12 +9,14 @@ import torch
 from torch import nn
 
 from nan_callbacks.checkup.concerns import concerns_of
+from nan_callbacks.checkup.labels import CLASSIFYING
 from nan_callbacks.core.finding import Finding
 from nan_callbacks.core.observation import StepObservation
 from nan_callbacks.diagnosis.batch_evidence import batch_parts
 from nan_callbacks.diagnosis.evidence import BatchPart, Evidence, History, Role
 from nan_callbacks.diagnosis.guilty_samples import guilty_samples
 from nan_callbacks.diagnosis.known_issues import Environment, installed_versions, issues_at
+from nan_callbacks.diagnosis.likeness import are_alike
 from nan_callbacks.diagnosis.origin import ReplayResult
 from nan_callbacks.torch.checkup_facts import facts_of
 from nan_callbacks.torch.first_look import first_look
@@ -57,6 +59,7 @@ def gather(
         precision=settings.get("precision", "float32"),
     )
     return Evidence(
+        classifies=any(loss.kind in CLASSIFYING for loss in step.losses),
         concerns=concerns_of(step.inputs, step.losses, step.rows_read),
         known_issues=issues_at(replay.origin, environment),
         seen=seen,
@@ -67,6 +70,7 @@ def gather(
         history=history,
         layers=lab.layers(),
         zero_weights=zero_weights_of(lab.bench.module),
+        alike_weights=alike_weights_of(lab.bench.module),
         **settings,
     )
 
@@ -77,6 +81,17 @@ def zero_weights_of(module: nn.Module) -> tuple[str, ...]:
     return tuple(name for name, each in matrices if each.numel() and not bool(each.detach().any()))
 
 
+def alike_weights_of(module: nn.Module) -> tuple[str, ...]:
+    """Trained matrices in which many units have the very same weights; tables, whose rows are no units, apart."""
+    tables = {id(each.weight) for each in module.modules() if isinstance(each, nn.Embedding | nn.EmbeddingBag)}
+    units = {
+        name: each.detach().float().cpu().numpy()
+        for name, each in module.named_parameters()
+        if each.requires_grad and each.dim() > 1 and id(each) not in tables
+    }
+    return tuple(name for name, each in units.items() if are_alike(each))
+
+
 def parts_of(lab: TorchLab, targets: Collection[str] = ()) -> tuple[BatchPart, ...]:
     """The batch that is to blame beside the recent ones.
 
@@ -85,7 +100,7 @@ def parts_of(lab: TorchLab, targets: Collection[str] = ()) -> tuple[BatchPart, .
         targets: Parts that the step was seen to compare with what its layers return, whatever they are called.
     """
     failed = lab.failed_batch
-    arrays, roles = named_arrays(failed), {**roles_of(failed), **dict.fromkeys(targets, Role.TARGET)}
+    arrays, roles = named_arrays(failed), roles_of(failed, targets)
     recent = [named_arrays(batch) for batch in lab.recent_batches]
     return batch_parts(arrays, recent, [roles.get(array.name, Role.UNKNOWN) for array in arrays])
 

@@ -46,7 +46,26 @@ def losses_of(recorder: Recorder, all_rows: Mapping[int, Any]) -> tuple[LossFact
         recorder: The recorded step.
         all_rows: Values of the batch's tensors over all rows that were read, by ``id`` of the tensor.
     """
-    return tuple(_loss(recorder, call, all_rows) for call in loss_calls(recorder))
+    known = [_loss(recorder, call, all_rows) for call in loss_calls(recorder)]
+    return (*known, *_normalised_twice(recorder))
+
+
+def _normalised_twice(recorder: Recorder) -> Iterator[LossFacts]:
+    """Probabilities that are normalised on the way to logarithms, as ``Categorical(logits=)`` does with logits."""
+    for call in recorder.calls:
+        given = call.argument(0, "input")
+        if call.name not in ("logsumexp", "log_softmax") or not isinstance(given, Tensor) or not given.dim():
+            continue
+        if activation_of(made_by(recorder, given)) == "softmax" and given.shape[-1] > 1:
+            yield LossFacts(
+                kind="cross_entropy",
+                from_logits=True,
+                predictions=as_array(given),
+                targets=np.empty(0),
+                activation="softmax",
+                name=call.name,
+                source=source_line(call.place),
+            )
 
 
 def loss_calls(recorder: Recorder) -> Iterator[Call]:

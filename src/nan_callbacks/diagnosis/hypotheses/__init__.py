@@ -39,9 +39,12 @@ RULES: tuple[Rule, ...] = (
     numerics.numerics,
     custom.custom_layer,
     environment.known_issue,
+    activations.symmetric,
     activations.dead_units,
     activations.saturated,
     gradients.vanishing,
+    gradients.cut_off,
+    labels.single_class,
     learning_rate.too_low,
 )
 

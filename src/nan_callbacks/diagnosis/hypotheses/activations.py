@@ -30,7 +30,7 @@ THROWN = 1.5
 
 def bad_initialisation(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     """ACT304: the weights began on a scale on which signals explode or die on their way through the layers."""
-    odd = [layer for layer in evidence.layers if _is_odd(layer)] if not _were_thrown(evidence) else []
+    odd = _odd_layers(evidence) if not _were_thrown(evidence) else []
     early = is_early(evidence)
     if not (odd or early) or (not early and goal.kind is not Kind.STALL):
         return None
@@ -59,8 +59,8 @@ def bad_initialisation(evidence: Evidence, goal: Goal) -> Hypothesis | None:
 
 
 def _is_blocked(odd: Sequence[LayerEvidence]) -> bool:
-    """Whether a hidden layer is nothing but zeros; a last layer of zeros is a usual start."""
-    return any(layer.weight_scale == 0.0 for layer in odd[:-1])
+    """Whether a hidden layer is nothing but zeros."""
+    return any(layer.weight_scale == 0.0 for layer in odd)
 
 
 def blocked_by_zeros(evidence: Evidence, goal: Goal) -> Hypothesis | None:
@@ -71,6 +71,16 @@ def blocked_by_zeros(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     named = ", ".join(zeros[:3]) + (f" and {len(zeros) - 3} more" if len(zeros) > 3 else "")
     because = (f"{named} are nothing but zeros", "every gradient is exactly 0")
     return Hypothesis(code="ACT305", score=0.7, because=because, experiments=_afresh(goal), observed=True)
+
+
+def symmetric(evidence: Evidence, goal: Goal) -> Hypothesis | None:
+    """ACT305: units that began alike get the same gradient, and stay one unit."""
+    alike = evidence.alike_weights
+    if goal.kind is not Kind.STALL or not alike:
+        return None
+    named = ", ".join(alike[:3]) + (f" and {len(alike) - 3} more" if len(alike) > 3 else "")
+    because = (f"many units of {named} have the very same weights",)
+    return Hypothesis(code="ACT305", score=0.69, because=because, experiments=_afresh(goal), observed=True)
 
 
 def dead_units(evidence: Evidence, goal: Goal) -> Hypothesis | None:
@@ -159,6 +169,9 @@ def _units_and_norm(evidence: Evidence) -> tuple[float, float]:
     return units, math.hypot(*(norm for norm, _ in known if norm))
 
 
-def _is_odd(layer: LayerEvidence) -> bool:
+def _odd_layers(evidence: Evidence) -> list[LayerEvidence]:
+    """Layers whose weights are on no usual scale; a last layer of next to nothing is a usual start, and a good one."""
     low, high = WEIGHT_SCALES
-    return layer.weight_scale is not None and not low <= layer.weight_scale <= high
+    weighted = [layer for layer in evidence.layers if layer.weight_scale is not None]
+    odd = [layer for layer in weighted if not low <= (layer.weight_scale or 0.0) <= high]
+    return [layer for layer in odd if layer is not weighted[-1] or (layer.weight_scale or 0.0) > high]

@@ -26,6 +26,10 @@ FAR_FROM_UNIT = 10.0
 """Mean or standard deviation of the inputs from which they count as unscaled: the curvature of the loss, and so the
 highest stable learning rate, goes with its square (LeCun et al., "Efficient BackProp", 1998, section 4.3)."""
 
+HOPELESS = 1e4
+"""Size of targets from which outputs that begin near zero do not come near them: a step of Adam moves a weight by the
+learning rate, a thousandth as a rule."""
+
 FAR_APART = 100.0
 """Ratio of the features' standard deviations that is worth a sentence."""
 
@@ -107,7 +111,9 @@ def unscaled_targets(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     experiments = _scaled(evidence, goal, target_scale=1.0 / scale)
     # A run that has digested such targets for a while, and fails at a few samples, fails for another reason.
     score = 0.45 if goal.kind is Kind.NON_FINITE and not is_early(evidence) else 0.79
-    return Hypothesis(code="DATA509", score=score, because=because, experiments=experiments)
+    # Within the steps of a trial even scaled targets may stay out of reach of a small rate.
+    hopeless = goal.kind is Kind.STALL and scale >= HOPELESS
+    return Hypothesis(code="DATA509", score=score, because=because, experiments=experiments, observed=hopeless)
 
 
 def _scaled(evidence: Evidence, goal: Goal, **changes: object) -> tuple[Experiment, ...]:

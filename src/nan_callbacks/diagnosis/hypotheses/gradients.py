@@ -35,6 +35,9 @@ VANISHED = 1e-4
 """Gradient of the first layers over that of the last ones from which the first ones stand still in float32, whose
 resolution (1.2e-7) leaves an update of a thousandth of the weights no further room."""
 
+RECENT_NORMS = 16
+"""Steps without any gradient, from which it is no accident of a batch."""
+
 _PRODUCTS = ("matmul", "multiply", "add", "convolution", "power", "sum")
 
 
@@ -98,6 +101,20 @@ def vanishing(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         because=(f"the gradient of the first layers is {number(first)}, that of the last ones {number(last)}",),
         observed=True,
     )
+
+
+def cut_off(evidence: Evidence, goal: Goal) -> Hypothesis | None:
+    """GRAD202: no gradient at all, because an operation without a slope lies between the parameters and the loss."""
+    norms = evidence.history.grad_norms[-RECENT_NORMS:]
+    if goal.kind is not Kind.STALL or len(norms) < RECENT_NORMS or any(norms) or evidence.zero_weights:
+        return None
+    if any((layer.dead_share or 0.0) >= 1.0 or (layer.saturated_share or 0.0) >= 1.0 for layer in evidence.layers):
+        return None  # units without a slope
+    because = (
+        f"every gradient of the last {len(norms)} steps is exactly 0: what lies between the parameters and the loss "
+        "has no slope (rounding, a comparison, a sign, argmax), or is cut off from it (detach, stop_gradient)",
+    )
+    return Hypothesis(code="GRAD202", score=0.7, because=because, observed=True)
 
 
 def _is_a_product(origin: Origin) -> bool:

@@ -15,7 +15,7 @@ from nan_callbacks.diagnosis.experiments import Experiment, Requirement, another
 from nan_callbacks.diagnosis.goal import Goal, Kind, Measured
 from nan_callbacks.diagnosis.hypotheses.data import accusation_of_rows
 from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis, batch_rows
-from nan_callbacks.diagnosis.origin import OriginKind
+from nan_callbacks.diagnosis.origin import Origin, OriginKind
 
 CONTRADICTION = math.log(1000.0)
 """Mean loss of the accused samples alone, in nats: the model gives their labels a probability under 1 in 1000."""
@@ -25,6 +25,9 @@ CONTRADICTED_BATCH = math.log(20.0)
 
 WORSE_THAN_A_GUESS = 1.5
 """Factor on the loss of a guess from which a model knows less than nothing: its weights are far off."""
+
+LOOKING_UP = frozenset({"gather", "take", "index", "scatter", "embedding", "nll_loss", "cross_entropy", "one_hot"})
+"""Operations whose results a class index picks; some backends answer NaN to one that is out of range."""
 
 TABLES = ("Embedding", "EmbeddingBag")
 """Modules that look rows up: an index that they refuse need be no target, nor even a part of the batch."""
@@ -41,8 +44,12 @@ def out_of_range(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     """DATA505: a class index that the model has no class for, a negative count, a probability above 1."""
     if goal.kind in (Kind.DIVERGENCE, Kind.STALL):
         return None
-    strange = [part for part in _targets(evidence) if part.is_integral and _leaves_its_range(part)]
     origin = evidence.replay.origin if evidence.replay else None
+    strange = [
+        part
+        for part in _targets(evidence)
+        if part.is_integral and _leaves_its_range(part) and not _is_only_new(part, origin)
+    ]
     looked_up = origin is not None and origin.module_type in TABLES
     raised = origin is not None and origin.kind is OriginKind.EXCEPTION and _OUT_OF_RANGE.search(origin.detail)
     if not strange and not raised:
@@ -82,6 +89,8 @@ def wrong_labels(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     total = batch_rows(evidence)
     if goal.kind is not Kind.SPIKE or not rows or not labels or inputs_far_off or 2 * len(rows) > total:
         return None
+    if not evidence.classifies:
+        return None  # how sure a model is shows in nats only
     if evidence.history.losses and median(evidence.history.losses[-8:]) > WORSE_THAN_A_GUESS * _guess(evidence):
         return None  # a model that has lost its way contradicts any label
     because = (f"{describe_rows(rows)} alone make the spike", "their inputs are as large as those of other samples")
@@ -91,6 +100,21 @@ def wrong_labels(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         for each in without_rows(goal, rows, total)
     )
     return Hypothesis(code="DATA504", score=0.85, because=because, experiments=experiments)
+
+
+def single_class(evidence: Evidence, goal: Goal) -> Hypothesis | None:
+    """DATA510: the label is the same in every row that was seen, whatever is made of it."""
+    if goal.kind is not Kind.STALL:
+        return None
+    for part in _targets(evidence):
+        failed, recent = part.failed, part.recent
+        if recent is None or failed.minimum is None or not part.is_integral or failed.shape[:1] < (2,):
+            continue
+        if failed.minimum == failed.maximum == recent.minimum == recent.maximum:
+            name = failed.name or part.role.value
+            because = (f"{name} is {number(failed.minimum)} in every row of this batch and of the recent ones",)
+            return Hypothesis(code="DATA510", score=0.6, because=because, observed=True)
+    return None
 
 
 def shifted_labels(evidence: Evidence, goal: Goal) -> Hypothesis | None:
@@ -153,6 +177,18 @@ def _leaves_its_range(part: BatchPart) -> bool:
             return True
         return failed.minimum < 0.0 <= recent.minimum  # a count below zero; a zero among counts is a count
     return failed.minimum < recent.minimum or failed.maximum > recent.maximum
+
+
+def _is_only_new(part: BatchPart, origin: Origin | None) -> bool:
+    """Whether a number that was larger than any before can have done nothing where the failure began.
+
+    A class that the model lacks fails where something is looked up by it. Where labels are only compared with one
+    another, a new one is a new one.
+    """
+    if origin is None or origin.kind is not OriginKind.OPERATION or not part.failed.dtype.startswith(("int", "uint")):
+        return False
+    negative = (part.failed.minimum or 0.0) < min((part.recent.minimum if part.recent else None) or 0.0, 0.0)
+    return not negative and origin.operation not in LOOKING_UP
 
 
 def _range_sentence(part: BatchPart) -> str:

@@ -163,6 +163,9 @@ def _division(operation: str, operands: list[TensorSummary]) -> str:
         return DOMAIN
     if operation == "mean":
         return DIVISION if any(0 in operand.shape for operand in operands) else OVERFLOW
+    if operation == "divide" and len(operands) == 1:
+        # The divisor was a plain number: nothing else takes an ordinary number out of its format.
+        return DIVISION if (operands[0].largest_magnitude or 0.0) < ORDINARY else OVERFLOW
     small = any(
         operand.zeros or (operand.smallest_magnitude or math.inf) < SMALLEST_NORMAL.get(operand.dtype, 1.2e-38)
         for operand in divisor
