@@ -337,6 +337,56 @@ def test_a_stall_whose_reason_is_seen_although_nothing_within_reach_ends_it(abou
     assert told in found.describe()
 
 
+def test_a_classifier_that_guesses_may_have_the_labels_of_other_samples():
+    def verdicts(loss: float, **about) -> list[tuple[str, Confidence]]:
+        history = History(losses=(loss,) * 50, grad_norms=(0.5,) * 50)
+        evidence = Evidence(
+            seen=seen(loss=loss, grad_norm=0.5), history=history, batch=(labels_of(0.0, 9.0),), classifies=True
+        )
+        found = diagnose(replace(evidence, **about), ScriptedLab(standing_still))
+        return [(verdict.code, verdict.confidence) for verdict in found.verdicts]
+
+    guess = math.log(10.0)
+    assert verdicts(guess) == [("DATA504", Confidence.POSSIBLE)]
+    assert verdicts(0.5 * guess) == []
+    assert verdicts(guess, classifies=False) == []
+    saturated = LayerEvidence(name="hidden", kind="tanh", saturated_share=1.0)
+    assert [code for code, _ in verdicts(guess, layers=(saturated,))] == ["ACT302"]
+
+
+@pytest.mark.parametrize(("mean", "std"), [(-1.0, 0.01), (0.001, 0.002), (1e5, 3.0)], ids=["offset", "tiny", "large"])
+def test_inputs_on_no_scale_that_a_layer_learns_from(mean, std):
+    failed = TensorSummary(name="x", shape=(16, 4), dtype="float32", minimum=mean - std, maximum=mean + std)
+    inputs = BatchPart(role=Role.INPUT, failed=failed, recent=failed, recent_mean=mean, recent_std=std)
+
+    def answer(variation: Variation) -> Trial:
+        losses = tuple((0.8 if variation.standardise else 1.0) ** step for step in range(max(1, variation.steps)))
+        return Trial(variation=variation, losses=losses, grad_norms=(0.5,) * len(losses))
+
+    history = History(losses=(1.0,) * 50, grad_norms=(0.5,) * 50)
+    stalled = Evidence(seen=seen(loss=1.0, grad_norm=0.5), history=history, batch=(inputs,))
+    found = diagnose(stalled, ScriptedLab(answer))
+    assert found.cause is not None
+    assert (found.cause.code, found.cause.confidence) == ("DATA502", Confidence.CONFIRMED)
+    ordinary = replace(inputs, recent_mean=-0.1, recent_std=0.9)
+    assert "DATA502" not in [each.code for each in hypothesise(replace(stalled, batch=(ordinary,)))]
+
+
+def test_a_sample_that_only_a_hand_written_gradient_does_not_bear():
+    origin = Origin(kind=OriginKind.OPERATION, operation="exp", phase=Phase.BACKWARD, custom_gradient=True)
+    far = TensorSummary(name="x", shape=(16, 4), dtype="float32", minimum=-200.0, maximum=250.0)
+    usual = replace(far, minimum=-2.0, maximum=2.0)
+    inputs = BatchPart(role=Role.INPUT, failed=far, recent=usual, outlier_rows=(3,), outlier_ratio=120.0)
+    evidence = Evidence(
+        seen=seen(), replay=ReplayResult(origin=origin, reproduced=True), batch=(inputs,), guilty_rows=(3,)
+    )
+    codes = [each.code for each in hypothesise(evidence)]
+    assert codes.index("NAN115") < codes.index("DATA503")
+    forward = replace(evidence, replay=ReplayResult(origin=replace(origin, phase=Phase.FORWARD), reproduced=True))
+    codes = [each.code for each in hypothesise(forward)]
+    assert codes.index("DATA503") < codes.index("NAN115")
+
+
 def test_units_that_were_switched_off_are_not_cut_off():
     dead = LayerEvidence(name="hidden", kind="relu", dead_share=1.0)
     evidence = Evidence(

@@ -167,6 +167,8 @@ def _failed_alike(treated: Measured, controls: Sequence[Measured]) -> bool:
 
 
 def _place_of_failure(trial: Trial) -> int | None:
-    if trial.variation.steps <= 2 or trial.raised:
+    if trial.variation.steps <= 2:
         return None
+    if trial.raised:
+        return len(trial.grad_norms)
     return next((place for place, norm in enumerate(trial.grad_norms) if not math.isfinite(norm)), None)

@@ -31,6 +31,9 @@ SPIKE_RATIO = 10.0
 """Limit of a spike without a limit of its own, over the median of the history: ``min_ratio`` of the guard."""
 
 
+LONGEST_MESSAGE = 100
+"""Characters of an error's message in the record of a trial: it has been quoted in full already."""
+
 BLOW_UP = 10.0
 """Growth of the loss within a short training run that counts as failing: ``min_ratio`` of the guard."""
 
@@ -101,7 +104,7 @@ class Goal:
         if not trial.supported:
             return f"not possible here{f' ({trial.note})' if trial.note else ''}"
         if trial.raised:
-            return f"raised {trial.raised}"
+            return f"raised {_shortened(trial.raised)}"
         if not is_finite(trial):
             return "non-finite" + _when(trial)
         value = self._spiking(trial)
@@ -224,6 +227,12 @@ def _when(trial: Trial) -> str:
         if not all(math.isfinite(value) for value in values):
             return f" at step {index + 1}"
     return " in the end"
+
+
+def _shortened(message: str) -> str:
+    """The beginning of an error's message, in one line."""
+    line = " ".join(message.split())
+    return line if len(line) <= LONGEST_MESSAGE else line[: LONGEST_MESSAGE - 2].rstrip() + " …"
 
 
 def _trend(measured: Measured) -> str:

@@ -87,7 +87,7 @@ def _loss(loss: Any, output: str, outputs: np.ndarray, target: np.ndarray, every
     settings: dict[str, Any] = getattr(loss, "_fn_kwargs", {})
     named = function if isinstance(function, str) else getattr(function, "__name__", "")
     kind = KINDS.get(named, "unknown")
-    kind = "own" if loss == OWN else kind
+    kind = "own" if loss == OWN or _takes_shapes_as_they_are(loss) else kind
     several = kind in ("cross_entropy", "soft_cross_entropy")
     ignored = settings.get("ignore_class")
     return LossFacts(
@@ -100,6 +100,11 @@ def _loss(loss: Any, output: str, outputs: np.ndarray, target: np.ndarray, every
         ignore_index=ignored if isinstance(ignored, int) else None,
         name=named + (f" of output '{output}'" if output else ""),
     )
+
+
+def _takes_shapes_as_they_are(loss: Any) -> bool:
+    """Whether Keras hands targets to a loss in the rank in which they came, as it does to subclasses of ``Loss``."""
+    return isinstance(loss, keras.losses.Loss) and not hasattr(loss, "fn")
 
 
 def _shaped(target: np.ndarray, outputs: np.ndarray, kind: str) -> np.ndarray:

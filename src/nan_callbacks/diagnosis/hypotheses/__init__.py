@@ -45,6 +45,7 @@ RULES: tuple[Rule, ...] = (
     gradients.vanishing,
     gradients.cut_off,
     labels.single_class,
+    labels.unrelated_labels,
     learning_rate.too_low,
 )
 

@@ -7,7 +7,7 @@ from nan_callbacks.diagnosis.experiments import without_rows
 from nan_callbacks.diagnosis.goal import Goal, Kind
 from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis, batch_rows
 from nan_callbacks.diagnosis.hypotheses.numerics import code_of_origin, rows_to_blame
-from nan_callbacks.diagnosis.origin import OriginKind
+from nan_callbacks.diagnosis.origin import OriginKind, Phase
 
 
 def custom_layer(evidence: Evidence, goal: Goal) -> Hypothesis | None:
@@ -21,10 +21,11 @@ def custom_layer(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     what = "a hand-written gradient" if origin.custom_gradient else f"{origin.module_type or 'a layer'} of your own"
     because = (f"{what} made the first non-finite value" + (f" in {origin.module}" if origin.module else ""),)
     # A hand-written derivative that fails is at fault even where its operation is a known one: the operation's own
-    # derivative was replaced by it.
+    # derivative was replaced by it. Samples that the forward pass has digested are not.
+    digested = origin.custom_gradient and origin.phase is Phase.BACKWARD
     return Hypothesis(
         code="NAN115",
-        score=0.82 if origin.custom_gradient else 0.45,
+        score=0.905 if digested else (0.82 if origin.custom_gradient else 0.45),
         because=because,
         experiments=without_rows(goal, rows_to_blame(evidence), batch_rows(evidence)),
         observed=True,

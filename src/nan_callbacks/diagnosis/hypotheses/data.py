@@ -26,6 +26,13 @@ FAR_FROM_UNIT = 10.0
 """Mean or standard deviation of the inputs from which they count as unscaled: the curvature of the loss, and so the
 highest stable learning rate, goes with its square (LeCun et al., "Efficient BackProp", 1998, section 4.3)."""
 
+FAR_BELOW_UNIT = 0.01
+"""Mean and standard deviation of the inputs up to which the first layer's gradient is next to nothing: bytes that were
+divided by 255 twice have 0.002."""
+
+OFFSET = 0.02
+"""Standard deviation over mean up to which what differs among the inputs is lost in what they share."""
+
 HOPELESS = 1e4
 """Size of targets from which outputs that begin near zero do not come near them: a step of Adam moves a weight by the
 learning rate, a thousandth as a rule."""
@@ -90,6 +97,8 @@ def unscaled_data(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     """DATA502: the inputs of the whole data set are far from mean 0 and standard deviation 1."""
     scales = [(scale_of(part), part) for part in evidence.batch if part.role in (Role.INPUT, Role.UNKNOWN)]
     far = [(scale, part) for scale, part in scales if scale >= FAR_FROM_UNIT]
+    if not far and goal.kind is Kind.STALL:  # far too small, or all of them nearly the same: then nothing is learnt
+        far = [(scale, part) for scale, part in scales if 0.0 < scale <= FAR_BELOW_UNIT or _is_offset(part)]
     if not far:
         return None
     _, part = max(far, key=lambda pair: pair[0])
@@ -101,9 +110,16 @@ def unscaled_data(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     )
 
 
+def _is_offset(part: BatchPart) -> bool:
+    """Whether all numbers of a part are one and the same but for a fiftieth of it."""
+    mean, std = part.recent_mean, part.recent_std
+    return mean is not None and std is not None and 0.0 < std < OFFSET * abs(mean)
+
+
 def unscaled_targets(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     """DATA509: the numbers to be predicted are far from unit scale: the errors, and the gradients, are as large."""
-    far = [(scale_of(part), part) for part in evidence.batch if part.role is Role.TARGET and not part.is_integral]
+    targets = [(scale_of(part), part) for part in evidence.batch if part.role is Role.TARGET]
+    far = [(scale, part) for scale, part in targets if not part.is_integral or scale >= HOPELESS]  # no class indices
     scale, part = max(far, key=lambda pair: pair[0], default=(0.0, None))
     if part is None or scale < FAR_FROM_UNIT:
         return None

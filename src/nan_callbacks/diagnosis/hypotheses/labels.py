@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import fmean
 
 from nan_callbacks.core.sentences import number
 from nan_callbacks.core.statistics import median
@@ -26,8 +27,17 @@ CONTRADICTED_BATCH = math.log(20.0)
 WORSE_THAN_A_GUESS = 1.5
 """Factor on the loss of a guess from which a model knows less than nothing: its weights are far off."""
 
-LOOKING_UP = frozenset({"gather", "take", "index", "scatter", "embedding", "nll_loss", "cross_entropy", "one_hot"})
+LOOKING_UP = frozenset({
+    "gather", "take", "index", "scatter", "embedding", "nll_loss", "cross_entropy", "softmax_cross_entropy", "one_hot",
+    "ctc_loss",
+})  # fmt: skip
 """Operations whose results a class index picks; some backends answer NaN to one that is out of range."""
+
+FEWEST_LOSSES = 32
+"""Steps whose mean loss is compared with that of a guess: single batches differ by a tenth."""
+
+LIKE_A_GUESS = 0.05
+"""By how much that mean may differ from the logarithm of the number of classes: frequencies are never quite equal."""
 
 TABLES = ("Embedding", "EmbeddingBag")
 """Modules that look rows up: an index that they refuse need be no target, nor even a part of the batch."""
@@ -108,13 +118,44 @@ def single_class(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         return None
     for part in _targets(evidence):
         failed, recent = part.failed, part.recent
-        if recent is None or failed.minimum is None or not part.is_integral or failed.shape[:1] < (2,):
+        if recent is None or failed.minimum is None or failed.shape[:1] < (2,):
             continue
+        if not failed.dtype.startswith(("int", "uint", "bool")):
+            continue  # a residual that shall be zero is no label
         if failed.minimum == failed.maximum == recent.minimum == recent.maximum:
             name = failed.name or part.role.value
             because = (f"{name} is {number(failed.minimum)} in every row of this batch and of the recent ones",)
             return Hypothesis(code="DATA510", score=0.6, because=because, observed=True)
     return None
+
+
+def unrelated_labels(evidence: Evidence, goal: Goal) -> Hypothesis | None:
+    """DATA504: a classifier whose layers all learn does no better than a guess, as if labels belonged to other samples.
+
+    No experiment can tell labels that were shuffled from samples that do not show what is asked: no more than possible.
+    """
+    losses = evidence.history.losses[-FEWEST_LOSSES:]
+    if goal.kind is not Kind.STALL or not evidence.classifies or len(losses) < FEWEST_LOSSES or not _targets(evidence):
+        return None
+    if any((layer.dead_share or 0.0) > 0.5 or (layer.saturated_share or 0.0) > 0.5 for layer in evidence.layers):
+        return None
+    norms = evidence.history.grad_norms[-FEWEST_LOSSES:]
+    classes = max((_classes(part) for part in _targets(evidence)), default=0)
+    if classes < 2 or not norms or min(norms) == 0.0 or abs(fmean(losses) / math.log(classes) - 1.0) > LIKE_A_GUESS:
+        return None
+    because = (
+        f"the loss, {number(fmean(losses))}, is that of a guess among {classes} classes, although gradients reach all "
+        "layers: labels may belong to other samples (sorted, shuffled or joined apart)",
+    )
+    return Hypothesis(code="DATA504", score=0.4, because=because)
+
+
+def _classes(part: BatchPart) -> int:
+    """Classes that whole labels count; 0 if these are none."""
+    recent = part.recent
+    if not part.is_integral or recent is None or recent.minimum is None or recent.minimum < 0 or recent.maximum is None:
+        return 0
+    return int(recent.maximum) + 1
 
 
 def shifted_labels(evidence: Evidence, goal: Goal) -> Hypothesis | None:

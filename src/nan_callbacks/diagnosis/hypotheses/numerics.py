@@ -37,7 +37,7 @@ _MATRICES = {"inverse": DIVISION, "determinant": DIVISION, "cholesky": DOMAIN, "
 
 _REFUSED = re.compile(
     r"satisf\w+ the constraint|invalid values|math domain error|not positive.definite|is singular|not invertible"
-    r"|must be (strictly )?positive",
+    r"|must be (strictly )?positive|(decomposition|cholesky|factorization)[^.]* (failed|could not be completed)",
     re.IGNORECASE,
 )
 """What libraries say that check their operands instead of answering NaN."""
