@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -16,6 +17,7 @@ from nan_callbacks.keras.gate import admits
 from nan_callbacks.keras.interception import Interception, LossMemory, scaled_rate
 from nan_callbacks.keras.model_parts import (
     global_seed,
+    has_stock_step,
     leaf_optimizers,
     metrics_result,
     optimizers_of,
@@ -56,9 +58,18 @@ class GuardedStep:
         self._norms: Any = None
         self._read_all: Any = None
         self._draws_by_itself = False
+        self._spec: Any = None
+        """Of the data: shapes and dtypes of their batches."""
 
     def begin(self, iterator: Any) -> Iterator[Any]:
         """Batches of one call."""
+        spec = getattr(iterator, "element_spec", None)
+        if any(isinstance(each, tf.OptionalSpec) for each in tf.nest.flatten(spec)):
+            return map(_without_optionals, iterator)  # whose structure differs from batch to batch
+        if self._compiled is not None and spec is not self._spec and spec != self._spec:
+            self._spec = spec
+            self._compiled = self._compile()
+        self._spec = spec
         return iter(iterator)
 
     def end(self, logs: Any) -> Any:
@@ -71,22 +82,30 @@ class GuardedStep:
     def prepare(self, batch: Any) -> None:
         """Get everything built, then compile."""
         model = self.model
+        if model.built and has_stock_step(model) and model.trainable_variables:
+            self._build_optimizer()  # in time for what follows to find it built
         unbuilt = not model.built or any(not optimizer.built for optimizer in self.optimizers)
         if unbuilt and model._distribute_strategy is None:
             model._symbolic_build(data_batch=batch)
         elif model._distribute_strategy is None:
             with suppress(Exception):  # a rollback then leaves metrics alone that do not exist yet
                 model._symbolic_build(data_batch=batch)
-        for optimizer in self.optimizers:
-            if not optimizer.built and optimizer is model.optimizer:
-                optimizer.build(model.trainable_variables)
+        self._build_optimizer()
         self.interception = Interception(model, self.optimizers, "apply")
         self.groups = variable_groups(model, self.optimizers)
         self._weights = list(model.trainable_variables)
         self._names = [variable.path for variable in self._weights]
-        self._norms = tf.function(self._variable_norms)
-        self._read_all = tf.function(self._values)
+        self._norms, self._read_all = tf.function(self._variable_norms), tf.function(self._values)
+        if self.replicas == 1:  # traced once for good: functions of one model after the other look like retracing
+            self._norms, self._read_all = (each.get_concrete_function() for each in (self._norms, self._read_all))
         self._compiled = self._compile()
+
+    def _build_optimizer(self) -> None:
+        """In the scope in which ``apply`` would do it, which is a part of its variables' paths."""
+        optimizer = self.model.optimizer
+        if optimizer is not None and not optimizer.built and any(optimizer is each for each in self.optimizers):
+            with keras.name_scope(optimizer.name, caller=optimizer):
+                optimizer.build(self.model.trainable_variables)
 
     def run(self, batch: Any, limits: np.ndarray) -> tuple[Any, Callable[[], list[Reading]]]:
         """One guarded step."""
@@ -159,13 +178,29 @@ class GuardedStep:
         vars(model)["train_step"] = self._guarded_step
         try:
             model.make_train_function(force=True)
-            return model.train_function
+            return self._for_all_batches(model.train_function)
         finally:
             model.train_function = own
             if previous is None:
                 del vars(model)["train_step"]
             else:
                 vars(model)["train_step"] = previous
+
+    def _for_all_batches(self, step: Any) -> Any:
+        """Traced with the shapes that the data declare, as Keras' own step is, not with those of the first batch.
+
+        Keras weights the mean of an output's loss by the size of the batch only if it is known while tracing.
+        """
+        if self._spec is None or self.model.run_eagerly or self.replicas > 1:
+            return step
+        limits = tf.TensorSpec([max(len(self.optimizers), 1), LR_SCALE + 1], tf.float32)
+
+        @tf.autograph.experimental.do_not_convert
+        def one_step(batch: Any, limits: Any) -> Any:
+            return step([(batch, limits)])
+
+        traced = tf.function(one_step, input_signature=[self._spec, limits])
+        return lambda bundles: traced(*bundles[0])
 
     def _guarded_step(self, bundle: Any) -> tuple[Any, Any]:
         data, limits = bundle
@@ -312,3 +347,14 @@ def _draws_by_itself() -> bool:
     graph = tf.compat.v1.get_default_graph().as_graph_def()
     nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
     return any(OWN_STREAMS.match(node.op) for node in nodes)
+
+
+def _without_optionals(batch: Any) -> Any:
+    """A batch in which what may be missing is there or None, as Keras hands it to a train step."""
+
+    def plain(part: Any) -> Any:
+        if not isinstance(part, tf.experimental.Optional):
+            return part
+        return part.get_value() if part.has_value() else None
+
+    return keras.tree.map_structure(plain, batch)

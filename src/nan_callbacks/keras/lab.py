@@ -16,7 +16,7 @@ from keras import ops
 from nan_callbacks.diagnosis.evidence import LayerEvidence, Role
 from nan_callbacks.diagnosis.lab import Start, Trial, Variation
 from nan_callbacks.diagnosis.origin import ReplayResult
-from nan_callbacks.keras.lab_batch import Changes, cast_batch, select_rows
+from nan_callbacks.keras.lab_batch import Changes, cast_batch, own_tensors, select_rows
 from nan_callbacks.keras.lab_hands import ModelRaised, Probe, Turns, Unsupported, Variances, first_built, make_hands
 from nan_callbacks.keras.lab_layers import evidence_of
 from nan_callbacks.keras.lab_start import begin_afresh, begin_with
@@ -72,7 +72,7 @@ class KerasLab:
         lr_scale: float = 1.0,
     ) -> None:
         self.model = model
-        self.failed_batch = failed
+        self.failed_batch = failed = own_tensors(failed)
         self.recent_batches = list(recent)
         self._state, self._trusted, self._lr_scale = state, trusted, lr_scale
         with suppress(Exception):  # an error of the model is the result of every trial

@@ -32,8 +32,15 @@ def map_parts(batch: Any, change: Callable[[str, Any], Any]) -> Any:
     return keras.tree.map_structure(lambda leaf: None if leaf is None else change(next(names), leaf), batch)
 
 
+def own_tensors(batch: Any) -> Any:
+    """A batch in containers and, on torch, tensors of its own: a step may write into what it is fed."""
+    return keras.tree.map_structure(lambda leaf: leaf.clone() if hasattr(leaf, "clone") else leaf, batch)
+
+
 def as_numpy(part: Any) -> np.ndarray | None:
     """A part on the host; None if it holds no dense numbers."""
+    if is_sparse(part):
+        return None
     try:
         array = np.asarray(ops.convert_to_numpy(part))
     except (TypeError, ValueError, RuntimeError, AttributeError):
@@ -42,6 +49,11 @@ def as_numpy(part: Any) -> np.ndarray | None:
         return array
     # bfloat16 and the like are no types of numpy's own; float32 holds them exactly.
     return array.astype(np.float32) if array.dtype.name in ("bfloat16",) or "float8" in array.dtype.name else None
+
+
+def is_sparse(part: Any) -> bool:
+    """Whether a part is a sparse or ragged tensor of TensorFlow, or a sparse array of JAX."""
+    return hasattr(part, "dense_shape") or hasattr(part, "row_splits") or hasattr(part, "nse")
 
 
 def dtype_of(part: Any) -> str:

@@ -12,7 +12,13 @@ from keras import ops, tree
 
 from nan_callbacks.keras.backend import Backend
 from nan_callbacks.keras.lab_state import variable_groups_of_step
-from nan_callbacks.keras.model_parts import global_seed, learning_rate_variables, optimizers_of, unique
+from nan_callbacks.keras.model_parts import (
+    global_seed,
+    learning_rate_variables,
+    optimizers_of,
+    recurrent_states,
+    unique,
+)
 
 RECTIFIERS = ("relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "silu", "swish", "mish", "softplus")
 """Activations after which about half of the signal is left: He et al. 2015."""
@@ -45,7 +51,7 @@ def values_in_slot(model: Any, backend: Backend, slot: int) -> dict[int, Any]:
 def begin_with(model: Any, values: Mapping[int, Any]) -> None:
     """Fill the stand-ins from a snapshot; what it does not hold stays as it is."""
     moments = [variable for optimizer in optimizers_of(model) for variable in optimizer.variables]
-    for variable in unique([*model.variables, *moments, *global_seed()]):
+    for variable in unique([*model.variables, *recurrent_states(model), *moments, *global_seed()]):
         if id(variable) in values:
             variable.assign(values[id(variable)])
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import keras
+import numpy as np
 
 from nan_callbacks.keras.model_parts import optimizers_of, unique
 from nan_callbacks.keras.patches import Patches
@@ -21,25 +22,38 @@ def variable_groups_of_step(model: Any) -> tuple[list[Any], ...]:
 
 @contextmanager
 def attributes_kept(model: Any) -> Iterator[None]:
-    """Attributes of layers, metrics and optimizers, and the containers they hold, are afterwards what they were.
+    """Attributes of layers, losses, metrics and optimizers, what they hold, and their own random streams are put back.
 
     What a step counts or appends in Python happens once per compilation in a real run; in a laboratory at every trial.
     """
     layers = list(model._flatten_layers(include_self=True, recursive=True))
-    owners = [each for each in unique([*layers, *model.metrics, *optimizers_of(model)]) if hasattr(each, "__dict__")]
+    parts = unique([*layers, *model.metrics, *optimizers_of(model), *loss_objects(model)])
+    owners = [each for each in parts if hasattr(each, "__dict__")]
     attributes = [(vars(owner), dict(vars(owner))) for owner in owners]
     values = [value for _, before in attributes for value in before.values() if isinstance(value, list | dict | set)]
     held = unique([_contents(value) for value in values])
     contents = [(container, _copied(container)) for container in held]
+    everything = [value for _, before in attributes for value in before.values()]
+    streams = unique([each for each in everything if isinstance(each, np.random.Generator)])
+    drawn = [(stream, stream.bit_generator.state) for stream in streams]
     try:
         yield
     finally:
+        for stream, state in drawn:
+            stream.bit_generator.state = state
         for namespace, before in attributes:
             if namespace.keys() != before.keys() or any(namespace[key] is not before[key] for key in before):
                 namespace.clear()
                 namespace.update(before)
         for container, before in contents:
             _refill(container, before)
+
+
+def loss_objects(model: Any) -> list[Any]:
+    """The losses of a compiled model, which may count or anneal by themselves."""
+    flat = getattr(getattr(model, "_compile_loss", None), "_flat_losses", None) or ()
+    named = [*(each.loss for each in flat), *keras.tree.flatten(getattr(model, "loss", None))]
+    return unique([each for each in named if isinstance(each, keras.losses.Loss)])
 
 
 def _contents(container: Any) -> Any:

@@ -52,7 +52,7 @@ class StepHands:
     def step(self, batch: Any, turns: Turns) -> Numbers:
         """The train step."""
         watcher = Watcher(turns, _dense, _times)
-        batch = tf.nest.map_structure(lambda leaf: leaf if leaf is None else tf.convert_to_tensor(leaf), batch)
+        batch = keras.tree.map_structure(_as_tensor, batch)
         interception = Interception(self._model, optimizers_of(self._model), "apply")
         with models_fault(tf.errors.ResourceExhaustedError), interception.watching(watcher):
             logs = self._model.train_step(batch)
@@ -62,7 +62,17 @@ class StepHands:
         """Outputs of layers."""
         with models_fault(tf.errors.ResourceExhaustedError), probe.watching() as seen:
             call(*inputs)
-        return [np.asarray(ops.convert_to_numpy(ops.cast(each, "float32"))) for each in seen]
+        return [np.asarray(ops.convert_to_numpy(ops.cast(_in_order(each), "float32"))) for each in seen]
+
+
+def _as_tensor(part: Any) -> Any:
+    """A part as a data set would hand it on; sparse and ragged ones are tensors of their own kinds."""
+    return part if part is None or tf.is_tensor(part) else tf.convert_to_tensor(part)
+
+
+def _in_order(part: Any) -> Any:
+    """A sparse tensor with its entries in the order that making it dense asks for."""
+    return tf.sparse.reorder(part) if isinstance(part, tf.SparseTensor) else part
 
 
 def _dense(grad: Any) -> Any:

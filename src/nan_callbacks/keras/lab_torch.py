@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from nan_callbacks.keras.interception import Interception
+from nan_callbacks.keras.lab_batch import own_tensors
 from nan_callbacks.keras.lab_hands import Numbers, Probe, Turns, Watcher, models_fault
-from nan_callbacks.keras.lab_state import attributes_kept
+from nan_callbacks.keras.lab_state import attributes_kept, loss_objects
 from nan_callbacks.keras.model_parts import optimizers_of
 from nan_callbacks.keras.replay_state import all_variables, layer_losses_kept, python_streams_kept
 from nan_callbacks.torch.lab_start import Widened, cast_state
@@ -38,7 +39,7 @@ class StepHands:
             stack.enter_context(python_streams_kept())
             stack.enter_context(attributes_kept(model))
             stack.enter_context(layer_losses_kept(model))
-            stack.enter_context(stand_ins(model, (), [*model.metrics, *optimizers_of(model)]))
+            stack.enter_context(stand_ins(model, (), [*model.metrics, *optimizers_of(model), *loss_objects(model)]))
             stack.enter_context(_stand_ins(self._others()))
             stack.enter_context(torch.enable_grad())
             yield
@@ -67,7 +68,7 @@ class StepHands:
         """The train step."""
         watcher = Watcher(turns, _dense, _times)
         interception = Interception(self._model, optimizers_of(self._model), "apply")
-        batch = keras.tree.map_structure(lambda leaf: leaf, batch)
+        batch = own_tensors(batch)
         for variable in all_variables(self._model):
             variable.value.grad = None
         with models_fault(torch.OutOfMemoryError), interception.watching(watcher):
@@ -77,7 +78,7 @@ class StepHands:
     def outputs(self, probe: Probe, call: Callable[..., Any], *inputs: Any) -> list[np.ndarray]:
         """Outputs of layers."""
         with models_fault(torch.OutOfMemoryError), torch.no_grad(), probe.watching() as seen:
-            call(*inputs)
+            call(*own_tensors(inputs))
         return [each.detach().float().cpu().numpy() for each in seen]
 
     def _others(self) -> list[Any]:

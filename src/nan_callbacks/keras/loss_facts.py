@@ -59,12 +59,43 @@ def losses_of(model: Any, batch: Any, passages: Passages, all_rows: dict[str, np
     losses = compiled_losses(model) or _own_losses(model, len(targets))
     if not (len(targets) == len(passages.outputs) == len(losses)):
         return ()
+    if len(losses) > 1:
+        targets, losses = _in_order_of_outputs(model, targets, losses)
     made = []
-    for (name, part), outputs, (output_name, loss) in zip(targets, passages.outputs, losses, strict=True):
+    for (name, part), outputs, (output_name, loss) in zip(targets, passages.outputs, losses, strict=False):
         facts = _loss(loss, output_name, outputs, np.asarray(keras.ops.convert_to_numpy(part)), all_rows.get(name))
         if facts is not None:
             made.append(_with_activation(facts, passages, outputs))
     return tuple(made)
+
+
+def _in_order_of_outputs(
+    model: Any, targets: list[tuple[str, Any]], losses: list[tuple[str, Any]]
+) -> tuple[list[tuple[str, Any]], list[tuple[str, Any]]]:
+    """Targets and losses of several outputs in the order in which Keras flattens these, as it pairs them itself.
+
+    By the output's key or place; targets in a dictionary beside outputs in a list by the outputs' names. Nothing of
+    structures that are paired in another way.
+    """
+    flat = getattr(getattr(model, "_compile_loss", None), "_flat_losses", None) or ()
+    paths = [tuple(each.path) for each in flat]
+    if len(paths) != len(losses) or any(len(path) != 1 for path in paths):
+        return (targets, losses) if not flat else ([], [])
+    keys = [path[0] for path in paths]
+    if len({type(key) for key in keys}) > 1:
+        return [], []
+    order = sorted(range(len(keys)), key=lambda index: keys[index])
+    by_name = dict(targets)
+    names = getattr(model, "output_names", None) or []
+    found = []
+    for place, index in enumerate(order):
+        key = keys[index]
+        by_output = f"y[{names[key]!r}]" if isinstance(key, int) and key < len(names) else f"y[{place}]"
+        name = next((each for each in (f"y[{key!r}]", by_output) if each in by_name), None)
+        if name is None:
+            return [], []
+        found.append((name, by_name[name]))
+    return found, [losses[index] for index in order]
 
 
 def compiled_losses(model: Any) -> list[tuple[str, Any]]:

@@ -52,7 +52,19 @@ def state_of(model: Any) -> list[Any]:
             if not layer.trainable:
                 frozen.update(id(variable) for variable in layer.variables)
     own = [variable for variable in model.non_trainable_variables if id(variable) not in frozen]
-    return unique([*own, *global_seed()])
+    return unique([*own, *recurrent_states(model), *global_seed()])
+
+
+def recurrent_states(model: Any) -> list[Any]:
+    """States of stateful recurrent layers: Keras counts them among no model's variables, and steps write them.
+
+    On JAX they do not: what a compiled step assigns to them is lost.
+    """
+    if keras.backend.backend() == "jax":
+        return []
+    layers = model._flatten_layers(include_self=False, recursive=True)
+    held = [each for layer in layers for each in keras.tree.flatten(getattr(layer, "states", None))]
+    return unique([each for each in held if isinstance(each, keras.Variable)])
 
 
 def running_variances(model: Any) -> list[Any]:

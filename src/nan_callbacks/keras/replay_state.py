@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from nan_callbacks.keras.model_parts import forget_global_seed, global_seed, optimizers_of, unique
+from nan_callbacks.keras.model_parts import (
+    forget_global_seed,
+    global_seed,
+    optimizers_of,
+    recurrent_states,
+    unique,
+)
 
 
 def all_variables(model: Any) -> list[Any]:
     """Every Keras variable that a step of a model may write."""
     moments = [variable for optimizer in optimizers_of(model) for variable in optimizer.variables]
-    return unique([*model.variables, *moments, *model.metrics_variables, *global_seed()])
+    return unique([*model.variables, *recurrent_states(model), *moments, *model.metrics_variables, *global_seed()])
 
 
 @contextmanager
@@ -23,6 +30,8 @@ def python_streams_kept() -> Iterator[None]:
     """Python's and numpy's global random streams stand after the block where they stood before.
 
     Keras' generator for unseeded draws is forgotten if it came into being inside: the next draw makes the same again.
+    While other threads are alive, which may be those that load the data, the streams are theirs as well, and are left
+    alone: what is drawn inside the block, hardly ever anything, is then missing from them.
     """
     before, unborn = (random.getstate(), np.random.get_state()), not global_seed()  # noqa: NPY002
     try:
@@ -30,8 +39,9 @@ def python_streams_kept() -> Iterator[None]:
     finally:
         if unborn:
             forget_global_seed()
-        random.setstate(before[0])
-        np.random.set_state(before[1])  # noqa: NPY002
+        if threading.active_count() == 1:
+            random.setstate(before[0])
+            np.random.set_state(before[1])  # noqa: NPY002
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import torch
 from nan_callbacks.core.tensor_summary import TensorSummary
 from nan_callbacks.diagnosis.origin import Origin, OriginKind, Phase, ReplayResult
 from nan_callbacks.keras.interception import Interception, LossMemory
+from nan_callbacks.keras.lab_batch import own_tensors
 from nan_callbacks.keras.model_parts import optimizers_of
 from nan_callbacks.keras.replay_batch import named_parts
 from nan_callbacks.keras.replay_layers import LayerStack, Place, owner_of, place_of
@@ -22,6 +23,7 @@ from nan_callbacks.torch.replay import replay as replay_on_torch
 
 def replay(model: Any, batch: Any, *, state: Any = None, budget_seconds: float | None = None) -> ReplayResult:
     """See :func:`nan_callbacks.keras.replay.replay`; ``state`` has no meaning here."""
+    batch = own_tensors(batch)
     step = _Step(model, batch)
     with ExitStack() as stack:
         for kept in (_variables_kept(model), python_streams_kept(), layer_losses_kept(model)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from nan_callbacks.keras.model_parts import global_seed, learning_rate_variables, unique
+from nan_callbacks.keras.model_parts import global_seed, learning_rate_variables, recurrent_states, unique
 
 
 @dataclass
@@ -47,5 +47,5 @@ def variable_groups(model: Any, optimizers: list[Any]) -> VariableGroups:
     metrics = unique(list(model.metrics_variables))
     left_out = learning_rate_variables(optimizers) | {id(variable) for variable in metrics}
     moments = [variable for optimizer in optimizers for variable in optimizer.variables]
-    everything = unique([*model.variables, *moments, *global_seed()])
+    everything = unique([*model.variables, *recurrent_states(model), *moments, *global_seed()])
     return VariableGroups([variable for variable in everything if id(variable) not in left_out], metrics)
