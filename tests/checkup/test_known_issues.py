@@ -299,6 +299,10 @@ def test_the_half_of_the_step_in_which_it_began_matters():
     tensorflow = Environment(versions={"tensorflow": "2.21.0"}, backend="tensorflow")
     assert "tf-atan2-subnormal-nan" in issues_at(began(native="Atan2"), tensorflow)[0]
     assert issues_at(began(native="Atan2", phase=Phase.BACKWARD), tensorflow) == ()
+    jax = Environment(versions={"keras": "3.15.1"}, backend="jax")
+    early = began(native="rsqrt", text="near = ops.normalize(x)")
+    assert "keras-normalize-zero-vector-nan-grad" in issues_at(early, jax)[0], "derivatives are prepared going forward"
+    assert issues_at(early, replace(jax, backend="torch")) == ()
     assert {issue.phase for issue in ISSUES.values()} == {"", Phase.FORWARD, Phase.BACKWARD}
 
 

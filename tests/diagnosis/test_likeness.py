@@ -15,6 +15,7 @@ DRAWN = np.random.default_rng(0).normal(size=(32, 6))
         (np.repeat(np.array([[0.3], [0.2], [0.1], [0.4]]), 8, axis=0) * np.ones(6), True),
         (np.full((8, 4, 3, 3), 0.5), True),
         (DRAWN, False),
+        (DRAWN[:4], False),
         (np.zeros((24, 6)), False),
         (np.concatenate([DRAWN[:1], DRAWN]), False),
         (np.full((24, 6), np.nan), False),
@@ -23,7 +24,7 @@ DRAWN = np.random.default_rng(0).normal(size=(32, 6))
         (np.zeros((4, 0)), False),
     ],
     ids=[
-        "one number", "four gates", "convolution", "drawn", "zeros", "two copies", "nan", "too few", "no units",
+        "one number", "four gates", "convolution", "drawn", "few drawn", "zeros", "two copies", "nan", "too few", "no units",
         "no inputs",
     ],
 )  # fmt: skip

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-FEWEST_UNITS = 4
-"""Fewer are alike by rounding, or by design."""
+FEWEST_COPIES = 3
+"""Of one unit, itself among them: two may be alike by design."""
 
 SHARE = 0.2
 """Of the units: those of one of four gates, of a recurrent layer whose units are all copies."""
@@ -24,6 +24,7 @@ def are_alike(weights: NDArray[Any]) -> bool:
         False if these weights are nothing but zeros: what is blocked by zeros is another matter.
     """
     units = weights.reshape(len(weights), -1) if weights.size else weights.reshape(0, 1)
-    if len(units) < FEWEST_UNITS or not np.any(units[0]) or not np.isfinite(units[0]).all():
+    if not len(units) or not np.any(units[0]) or not np.isfinite(units[0]).all():
         return False
-    return bool((units == units[0]).all(axis=1).mean() >= SHARE)
+    copies = int((units == units[0]).all(axis=1).sum())
+    return copies >= max(FEWEST_COPIES, SHARE * len(units))

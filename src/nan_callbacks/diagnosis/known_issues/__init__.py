@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from importlib import metadata, resources
 from typing import Any
 
-from nan_callbacks.diagnosis.origin import Origin, OriginKind
+from nan_callbacks.diagnosis.origin import Origin, OriginKind, Phase
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,11 +139,13 @@ def issues_at(origin: Origin | None, environment: Environment) -> tuple[str, ...
     there = {origin.module_type, origin.native_operation.rpartition(".")[2], *re.findall(r"\w+", line)}
     there |= set(origin.native_operation.split("."))
     found = issues_of(replace(environment, components=frozenset(there)))
+    # JAX computes what a derivative will need together with the forward pass: there a failure of either may begin.
+    phases = {"", origin.phase.value} | ({Phase.BACKWARD.value} if environment.backend == "jax" else set())
     return tuple(
         f"{issue.library} {environment.versions[issue.library]} has a known issue there ({issue.id}): "
         f"{issue.symptom.rstrip('.')}; {issue.workaround.rstrip('.')}, see {issue.url}"
         for issue in found
-        if issue.nonfinite and issue.phase in ("", origin.phase.value)
+        if issue.nonfinite and issue.phase in phases
     )
 
 
