@@ -24,8 +24,8 @@ DRAWN = np.random.default_rng(0).normal(size=(32, 6))
         (np.zeros((4, 0)), False),
     ],
     ids=[
-        "one number", "four gates", "convolution", "drawn", "few drawn", "zeros", "two copies", "nan", "too few", "no units",
-        "no inputs",
+        "one number", "four gates", "convolution", "drawn", "few drawn", "zeros", "two copies", "nan", "too few",
+        "no units", "no inputs",
     ],
 )  # fmt: skip
 def test_many_units_with_the_very_same_weights(weights, expected):
