@@ -423,6 +423,20 @@ def test_a_label_that_was_never_seen_before_is_to_blame_only_where_something_is_
     assert "DATA505" not in codes("divide")
 
 
+def test_a_table_that_answers_nan_was_asked_for_a_row_that_it_does_not_have():
+    """As on JAX; the index need be no part of the batch: a text may be longer than there are places."""
+    origin = Origin(kind=OriginKind.OPERATION, operation="gather", module="places/table", module_type="Embedding")
+
+    def answer(variation: Variation) -> Trial:
+        return trial(variation, broken=not variation.other_batch)
+
+    evidence = Evidence(seen=seen(), replay=ReplayResult(origin=origin, reproduced=True))
+    found = diagnose(evidence, ScriptedLab(answer))
+    assert found.cause is not None
+    assert (found.cause.code, found.cause.confidence) == ("DATA511", Confidence.CONFIRMED)
+    assert "places/table was asked for a row" in found.describe()
+
+
 def test_a_quotient_of_ordinary_numbers_had_next_to_nothing_below_it():
     """The divisor was a plain number of the program, which no tracer sees."""
 

@@ -46,7 +46,7 @@ def taken_over(trainer) -> list[str]:
     return found + [type(s).__name__ for s in schedulers if type(s) is not torch.optim.lr_scheduler.CosineAnnealingLR]
 
 
-ALL = ["_clip_gradients", "save_checkpoint", "CosineAnnealingLR"]
+ALL = ["_clip_gradients", "save_checkpoint"]
 
 
 class TakenOver(Callback):

@@ -172,13 +172,27 @@ def test_a_scheduler_looks_the_same_during_the_fit_and_is_the_same_after_it(name
     assert type(look.scheduler) is original
 
 
-def test_a_scheduler_is_an_instance_of_its_class_during_the_fit():
+def test_a_scheduler_is_of_its_own_class_but_while_there_is_a_scale_or_a_step_to_be_left_out():
     scheduler = lr_scheduler.StepLR(make_optimizer(build_net()), 2)
-    LearningRateControl([scheduler.optimizer], [scheduler]).install()
+    control = LearningRateControl([scheduler.optimizer], [scheduler])
+    control.install()
+    assert type(scheduler) is lr_scheduler.StepLR
 
+    control.set_scale(0.5)
     assert isinstance(scheduler, lr_scheduler.StepLR)
     assert type(scheduler) is not lr_scheduler.StepLR
     assert "step" not in vars(scheduler)
+    control.set_scale(1.0)
+    assert type(scheduler) is lr_scheduler.StepLR
+
+    control.suspend({id(scheduler)})
+    count = scheduler.last_epoch
+    scheduler.step()
+    assert scheduler.last_epoch == count
+    control.resume()
+    assert type(scheduler) is lr_scheduler.StepLR
+    scheduler.step()
+    assert scheduler.last_epoch == count + 1
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda scheduler: pickle.loads(pickle.dumps(scheduler))])

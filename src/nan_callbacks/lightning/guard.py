@@ -231,7 +231,7 @@ class NaNGuard(GuardShell, *CALLBACK_BASES):  # type: ignore[misc]
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Epoch-wise schedulers and monitors of our values come next."""
         if self._session is not None:
-            self._session.learning_rate.suspended.clear()
+            self._session.learning_rate.resume()
             self._publish(trainer)
 
     @fails_open

@@ -18,8 +18,9 @@ class LearningRateControl:
     OneCycleLR, CyclicLR, CosineAnnealingWarmRestarts …). So each scheduler's ``step`` sees the learning rate it
     expects: un-scale, step, re-scale. That is exact for any scheduler, because none is looked into.
 
-    A scheduler is given a subclass of its own class for the time of the fit, rather than an instance attribute:
-    torch schedulers save their whole ``__dict__``, and a wrapped ``step`` in there would land in checkpoints.
+    While there is a scale, or a scheduler must not step, schedulers are given a subclass of their own class rather than
+    an instance attribute: torch schedulers save their whole ``__dict__``, and a wrapped ``step`` in there would land in
+    checkpoints. The rest of the time, nearly always, they are what they were.
 
     Args:
         optimizers: The optimizers of the run.
@@ -28,7 +29,7 @@ class LearningRateControl:
 
     def __init__(self, optimizers: list[Optimizer], schedulers: list[Any]) -> None:
         self.scale = 1.0
-        self.suspended: set[int] = set()
+        self._suspended: set[int] = set()
         """``id`` of schedulers whose steps do not count just now, because the optimizer step was dropped."""
         self._optimizers = optimizers
         self._schedulers = schedulers
@@ -49,9 +50,38 @@ class LearningRateControl:
         """
         for scheduler in schedulers:
             if not any(scheduler is known for known, _ in self._classes):
-                original = type(scheduler)
-                self._classes.append((scheduler, original))
-                scheduler.__class__ = _guarded_class(original, self)
+                self._classes.append((scheduler, type(scheduler)))
+        self._take_over_if_needed()
+
+    def suspend(self, schedulers: set[int]) -> None:
+        """The next steps of some schedulers do not count: the optimizer step that they follow was dropped.
+
+        Args:
+            schedulers: Their ``id``.
+        """
+        self._suspended |= schedulers
+        self._take_over_if_needed()
+
+    def resume(self, schedulers: set[int] | None = None) -> None:
+        """Schedulers step again.
+
+        Args:
+            schedulers: Their ``id``; all of them by default.
+        """
+        if self._suspended:
+            self._suspended = set() if schedulers is None else self._suspended - schedulers
+            self._take_over_if_needed()
+
+    @property
+    def is_suspending(self) -> bool:
+        """Whether there are schedulers whose next steps do not count."""
+        return bool(self._suspended)
+
+    def _take_over_if_needed(self) -> None:
+        needed = self.scale != 1.0 or bool(self._suspended)
+        for scheduler, original in self._classes:
+            if needed == (type(scheduler) is original):
+                scheduler.__class__ = _guarded_class(original, self) if needed else original
 
     def uninstall(self) -> None:
         """Give every scheduler its own class back. The learning rates stay as they are."""
@@ -67,6 +97,7 @@ class LearningRateControl:
         """
         self.unscale()
         self.scale = scale
+        self._take_over_if_needed()
         self.rescale()
 
     def unscale(self) -> None:
@@ -98,7 +129,7 @@ class LearningRateControl:
 
     def step(self, scheduler: Any, original_step: Any, *args: Any, **kwargs: Any) -> Any:
         """One scheduler step as the user's schedule sees it."""
-        if id(scheduler) in self.suspended:
+        if id(scheduler) in self._suspended:
             return None
         if self.scale == 1.0:
             return original_step(*args, **kwargs)
@@ -121,6 +152,7 @@ class LearningRateControl:
         self.scale = float(state["scale"])
         self._written = {key: (float(own), float(scaled)) for key, (own, scaled) in state["written"].items()}
         self._assigned = set(state["assigned"])
+        self._take_over_if_needed()
 
     def _groups(self) -> list[tuple[str, dict[str, Any]]]:
         return [

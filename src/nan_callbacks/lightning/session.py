@@ -82,14 +82,14 @@ class GuardSession:
 
     def epoch_start(self) -> None:
         """An epoch is about to begin."""
-        self.learning_rate.suspended.clear()
+        self.learning_rate.resume()
         if not self.window.is_open:
             self.window.refresh()
             self.window.forget_rng()
 
     def batch_start(self, batch: Any) -> None:
         """A batch is about to be trained on."""
-        self.learning_rate.suspended.clear()
+        self.learning_rate.resume()
         if not self.window.is_open:
             self.window.open()
             self._global_step = getattr(self.trainer, "global_step", None)
@@ -118,8 +118,8 @@ class GuardSession:
         if not admitted and not seen.left_to_scaler:
             seen = self._with_evidence(seen)
             self._drop(optimizer)
-        elif self.learning_rate.suspended:  # an earlier step within this batch was dropped, this one is not
-            self.learning_rate.suspended -= self._schedulers_of(optimizer)
+        elif self.learning_rate.is_suspending:  # an earlier step within this batch was dropped, this one is not
+            self.learning_rate.resume(self._schedulers_of(optimizer))
         self._note(seen if admitted else replace(seen, applied=False), optimizer, repeated=repeated)
         return admitted or seen.left_to_scaler
 
@@ -280,7 +280,7 @@ class GuardSession:
             drop_gradients_inside_step(optimizer)
         else:
             drop_gradients(optimizer)
-        self.learning_rate.suspended |= self._schedulers_of(optimizer)
+        self.learning_rate.suspend(self._schedulers_of(optimizer))
         if self.module.automatic_optimization:
             withhold_update(self.trainer)
             self.window.undo_forward()  # early: other callbacks' batch-end hooks must not see the bad buffers

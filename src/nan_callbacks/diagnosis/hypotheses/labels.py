@@ -62,23 +62,27 @@ def out_of_range(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     ]
     looked_up = origin is not None and origin.module_type in TABLES
     raised = origin is not None and origin.kind is OriginKind.EXCEPTION and _OUT_OF_RANGE.search(origin.detail)
-    if not strange and not raised:
+    # Some backends answer NaN for a row that a table does not have.
+    answered = looked_up and origin is not None and origin.operation in ("gather", "take")
+    if not strange and not raised and not answered:
         return None
     because = [_range_sentence(part) for part in strange]
     if raised and origin is not None:
         because.append(f"the step raised: {origin.detail.rstrip('.')}")
+    if answered and origin is not None:
+        because.append(f"{origin.module or 'a table'} was asked for a row that it does not have, and answered NaN")
     rows = evidence.guilty_rows
     experiments = (
         *((instead(goal, clip_targets=True),) if strange else ()),
         *without_rows(goal, rows, batch_rows(evidence)),
-        *((another_batch(goal),) if raised else ()),
+        *((another_batch(goal),) if raised or answered else ()),
     )
     return Hypothesis(
-        code="DATA511" if raised and looked_up else "DATA505",
+        code="DATA511" if (raised or answered) and looked_up else "DATA505",
         score=0.97,
         because=tuple(because),
         experiments=experiments,
-        observed=bool(raised),
+        observed=bool(raised or answered),
     )
 
 
