@@ -321,7 +321,7 @@ def test_two_matrices_of_zeros_block_each_other():
     [
         ({}, "GRAD202", "every gradient of the last 16 steps is exactly 0"),
         ({"alike_weights": ("lstm.weight_ih_l0",)}, "ACT305", "many units of lstm.weight_ih_l0"),
-        ({"batch": (labels_of(3.0, 3.0),)}, "DATA510", "y is 3 in every row"),
+        ({"batch": (labels_of(3.0, 3.0),), "labels_used": {"y"}}, "DATA510", "y is 3 in every row"),
         ({"batch": (numbers_of(2e8),)}, "DATA509", "standard deviation"),
     ],
     ids=["no slope", "copies", "one label", "nanoseconds"],
@@ -335,6 +335,26 @@ def test_a_stall_whose_reason_is_seen_although_nothing_within_reach_ends_it(abou
     assert found.cause is not None
     assert (found.cause.code, found.cause.confidence) == (code, Confidence.LIKELY)
     assert told in found.describe()
+
+
+def test_a_label_that_nothing_was_seen_to_look_at_may_be_there_because_something_must_be():
+    history = History(losses=(1.0,) * 50, grad_norms=(0.5,) * 50)
+    about = {"seen": seen(loss=1.0, grad_norm=0.5), "history": history, "batch": (labels_of(0.0, 0.0),)}
+    codes = [
+        [verdict.code for verdict in diagnose(Evidence(**about, **more), ScriptedLab(standing_still)).verdicts]
+        for more in ({}, {"classifies": True})
+    ]
+    assert ["DATA510" in each for each in codes] == [False, True]
+
+
+def test_years_are_whole_numbers_of_no_scale():
+    history = History(losses=(1.0,) * 50, grad_norms=(0.5,) * 50)
+    kept = TensorSummary(name="x", shape=(64,), dtype="int64", minimum=1990.0, maximum=2020.0)
+    for dtype, accused in (("int64", False), ("float32", True)):
+        summary = replace(kept, dtype=dtype)
+        part = BatchPart(role=Role.INPUT, failed=summary, recent=summary, recent_mean=2005.0, recent_std=8.0)
+        evidence = Evidence(seen=seen(**STALLED), history=history, batch=(part,))
+        assert ("DATA502" in [each.code for each in hypothesise(evidence)]) is accused
 
 
 def test_a_classifier_that_guesses_may_have_the_labels_of_other_samples():

@@ -48,7 +48,8 @@ class LossFacts:
     """Neutral name: ``cross_entropy`` (targets are class indices), ``soft_cross_entropy`` (targets are one
     probability per class), ``binary_cross_entropy``, ``squared_error``, ``absolute_error`` (Huber and smooth L1 as
     well), ``poisson``, ``kl_divergence``, ``hinge``, ``cosine``, ``difference`` (written out by
-    hand), ``own`` (computed by the model itself, unseen), ``unknown``."""
+    hand), ``own`` (the user's, unseen; targets in another shape than the outputs make a difference to it),
+    ``unknown``."""
     from_logits: bool | None = None
     """Whether it applies the softmax or the sigmoid itself; None where that makes no sense. A loss that takes
     *log-probabilities* (torch's ``nll_loss``, ``kl_div``) has False and `takes_log` True."""

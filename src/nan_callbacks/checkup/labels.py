@@ -118,13 +118,13 @@ def _form(loss: LossFacts, targets: Array) -> Iterator[Notice]:
     if together in (predicted, given) and np.prod(together) == np.prod(predicted):
         if not (len(given) == len(predicted) and given[-1] == 1 and predicted[-1] > 1):
             return
-        if loss.kind == "difference":
-            return  # one number beside the means of several components: a mixture
+        if loss.kind in ("difference", "own"):
+            return  # one number beside the means of several components, or beside quantiles; or a class index
         what = "class indices" if is_whole(targets) and len(np.unique(targets)) <= predicted[-1] else "one number"
         told = f"{what} per row {given} beside {predicted[-1]} outputs {predicted}: each output is compared with it."
     else:
         told = f"targets {given} beside outputs {predicted} are broadcast to {together}: all rows against all others."
-    severity = WARNING if loss.kind == "own" else ERROR  # what the model's own loss does with shapes is not seen
+    severity = WARNING if loss.kind == "own" else ERROR  # it was seen to make a difference, but may be meant
     yield notice("DATA508", "broadcast", severity, place, told[0].upper() + told[1:], source=source)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from nan_callbacks.core.finding import Finding
@@ -126,6 +127,8 @@ class Evidence:
     """Whether the model holds a recurrent layer."""
     classifies: bool = False
     """Whether the step was seen to compare probabilities of classes with labels."""
+    labels_used: Collection[str] = ()
+    """Parts of the batch that the step was seen to compare with what its layers return, or to select that by."""
     alike_weights: tuple[str, ...] = ()
     """Trained matrices in which a fifth of the units (a gate of a recurrent layer, or more) have the very same weights,
     and not zero."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from nan_callbacks.checkup.facts import CheckupFacts
 from nan_callbacks.checkup.notice import CheckupReport
@@ -24,6 +25,7 @@ from nan_callbacks.keras.hazard_scan import hazards_of
 from nan_callbacks.keras.lab import KerasLab
 from nan_callbacks.keras.loss_facts import losses_of
 from nan_callbacks.keras.model_parts import obstacle_of
+from nan_callbacks.keras.own_losses import without_harmless_shapes
 
 MOST_ROWS = 4096
 MOST_BATCHES = 64
@@ -142,7 +144,7 @@ def examine(
     facts = CheckupFacts(
         framework="keras",
         inputs=inputs,
-        losses=losses,
+        losses=parts.tried("losses", lambda: without_harmless_shapes(lab, losses)) or (),
         layers=layers,
         rate=parts.tried("the learning rate", lambda: rate_of(model, trials, lab.held_still_for))
         if can_run and not resumed
@@ -207,8 +209,7 @@ def read(data: Any, batch_size: int) -> tuple[Any, dict[str, np.ndarray]]:
             "data", "(x, y) arrays, a PyDataset, a tf.data.Dataset or a list of batches", type(data).__name__,
             "A generator can be read only once: pass a list of its first batches.",
         )  # fmt: skip
-    first = keras.tree.map_structure(lambda part: part, batches[0])
-    return first, rows_of_parts(batches)
+    return keras.tree.map_structure(_as_tensor, batches[0]), rows_of_parts(batches)
 
 
 def _of_arrays(data: tuple[Any, ...], batch_size: int) -> tuple[Any, dict[str, np.ndarray]]:
@@ -225,11 +226,17 @@ def _of_arrays(data: tuple[Any, ...], batch_size: int) -> tuple[Any, dict[str, n
     return first, rows_of_parts([some])
 
 
-def _fed(array: np.ndarray) -> np.ndarray:
+def _fed(array: np.ndarray) -> Any:
     """As ``fit`` feeds arrays: float64 becomes the default float type, and a vector a column."""
     if array.dtype == np.float64:
         array = array.astype(keras.config.floatx())
-    return array[:, None] if array.ndim == 1 else array
+    return _as_tensor(array[:, None] if array.ndim == 1 else array)
+
+
+def _as_tensor(part: Any) -> Any:
+    """A part of a batch as a step receives it in ``fit``; what is no array of numbers as it is."""
+    is_numeric = isinstance(part, np.ndarray) and part.dtype.kind in "fiub"
+    return ops.convert_to_tensor(part) if is_numeric else part
 
 
 def _batches(data: Any) -> Iterator[Any]:

@@ -19,15 +19,19 @@ from nan_callbacks.diagnosis.known_issues import Environment, installed_versions
 from nan_callbacks.diagnosis.likeness import are_alike
 from nan_callbacks.diagnosis.origin import ReplayResult
 from nan_callbacks.keras.checkup_facts import inputs_of, rows_of_parts
-from nan_callbacks.keras.checkup_probe import passages_of
+from nan_callbacks.keras.checkup_probe import Passage, Passages, passages_of
 from nan_callbacks.keras.lab import KerasLab
 from nan_callbacks.keras.lab_batch import as_numpy, named_arrays, role_of
-from nan_callbacks.keras.loss_facts import losses_of
+from nan_callbacks.keras.loss_facts import SEEN, losses_of
 from nan_callbacks.keras.model_parts import leaf_optimizers, optimizers_of
+from nan_callbacks.keras.own_losses import without_harmless_shapes
 
 REPLAY_SHARE = 0.8
 """Of the time that a diagnosis has, at most for the traced replay. JAX compiles each kind of operation the first time,
 which takes seconds; without the place where the failure began, all the rest is guesswork."""
+
+KERNELS = frozenset({"kernel", "recurrent_kernel", "pointwise_kernel"})
+"""What Keras calls the matrices of its own layers."""
 
 NARROWEST_FIRST = ("float16", "bfloat16", "float32", "float64")
 
@@ -59,9 +63,10 @@ def gather(
             inputs_of(lab.model, lab.failed_batch, passages, rows),
             losses_of(lab.model, lab.failed_batch, passages, rows),
             zero_weights_of(lab.model),
-            alike_weights_of(lab.model),
+            alike_weights_of(lab.model, passages),
         )
     )
+    losses = without_harmless_shapes(lab, losses)
     settings = settings_of(lab.model)
     environment = Environment(
         versions=installed_versions(), precision=settings["precision"], backend=settings["backend"]
@@ -79,6 +84,7 @@ def gather(
         layers=lab.layers(),
         zero_weights=zeros,
         alike_weights=alike,
+        labels_used={part.failed.name for part in parts} if any(loss.kind in SEEN for loss in losses) else (),
         **settings,
     )
 
@@ -89,10 +95,29 @@ def zero_weights_of(model: Any) -> tuple[str, ...]:
     return tuple(each.path for each in matrices if not np.asarray(as_numpy(each.value)).any())
 
 
-def alike_weights_of(model: Any) -> tuple[str, ...]:
-    """Trained matrices in which many units have the very same weights; tables, whose rows are no units, apart."""
-    matrices = [each for each in model.trainable_variables if len(each.shape) > 1 and each.name != "embeddings"]
-    return tuple(each.path for each in matrices if are_alike(np.moveaxis(np.asarray(as_numpy(each.value)), -1, 0)))
+def alike_weights_of(model: Any, passages: Passages) -> tuple[str, ...]:
+    """Trained matrices in which many units have the very same weights.
+
+    Args:
+        model: The model.
+        passages: What its layers receive and return: in layers that are not Keras' own, it tells a matrix from a
+            scale, which begins at one, and from a table, whose rows are no units.
+    """
+    own = {id(each) for passage in passages.layers for each in _matrices_by_shape(passage)}
+    matrices = [each for each in model.trainable_variables if each.name in KERNELS or id(each) in own]
+    return tuple(
+        each.path
+        for each in matrices
+        if len(each.shape) > 1 and are_alike(np.moveaxis(np.asarray(as_numpy(each.value)), -1, 0))
+    )
+
+
+def _matrices_by_shape(passage: Passage) -> list[Any]:
+    """Variables of a layer, one row per feature that it receives and one column per feature that it returns."""
+    ends = (passage.received.shape[-1:], passage.returned.shape[-1:])
+    grid = passage.received.shape[-2:]  # an embedding of positions has this shape
+    held = getattr(passage.layer, "trainable_variables", [])
+    return [each for each in held if (each.shape[:1], each.shape[1:]) == ends and tuple(each.shape) != grid]
 
 
 def parts_of(lab: KerasLab) -> tuple[BatchPart, ...]:

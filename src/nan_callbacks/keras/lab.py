@@ -83,6 +83,10 @@ class KerasLab:
         self._gradients: dict[str, float] = {}
         self._step_seconds: float | None = None
 
+    def on(self, batch: Any) -> KerasLab:
+        """The same state with another batch in place of the failed one."""
+        return KerasLab(self.model, batch, state=self._state, lr_scale=self._lr_scale)
+
     @property
     def rows(self) -> int:
         """Rows of the failed batch; 0 if it has no batch dimension."""

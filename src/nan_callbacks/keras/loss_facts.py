@@ -34,6 +34,9 @@ KINDS = {
 }
 """By the name of the function that a loss wraps."""
 
+SEEN = frozenset(KINDS.values()) - {"unknown"}
+"""Kinds of losses that are known to compare."""
+
 OWN = "own loss"
 
 TAKING_LOGITS = frozenset({"cross_entropy", "soft_cross_entropy", "binary_cross_entropy"})

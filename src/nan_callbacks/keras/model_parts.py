@@ -63,7 +63,12 @@ def recurrent_states(model: Any) -> list[Any]:
     if keras.backend.backend() == "jax":
         return []
     layers = model._flatten_layers(include_self=False, recursive=True)
-    held = [each for layer in layers for each in keras.tree.flatten(getattr(layer, "states", None))]
+    # No look at `states` of other layers: it may be a property of their own that raises an error.
+    stateful = [layer for layer in layers if isinstance(layer, keras.layers.RNN) or getattr(layer, "stateful", False)]
+    held: list[Any] = []
+    for layer in stateful:
+        with suppress(Exception):
+            held += keras.tree.flatten(getattr(layer, "states", None))
     return unique([each for each in held if isinstance(each, keras.Variable)])
 
 

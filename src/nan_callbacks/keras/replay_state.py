@@ -18,6 +18,9 @@ from nan_callbacks.keras.model_parts import (
     unique,
 )
 
+BYSTANDERS = frozenset({"IPython", "debugpy", "ipykernel", "pydevd", "rich", "tensorboard", "tqdm", "wandb", "zmq"})
+"""Packages whose threads do not draw random numbers."""
+
 
 def all_variables(model: Any) -> list[Any]:
     """Every Keras variable that a step of a model may write."""
@@ -30,8 +33,8 @@ def python_streams_kept() -> Iterator[None]:
     """Python's and numpy's global random streams stand after the block where they stood before.
 
     Keras' generator for unseeded draws is forgotten if it came into being inside: the next draw makes the same again.
-    While other threads are alive, which may be those that load the data, the streams are theirs as well, and are left
-    alone: what is drawn inside the block, hardly ever anything, is then missing from them.
+    While threads are alive which may be those that load the data, the streams are theirs as well, and are left alone:
+    what is drawn inside the block, hardly ever anything, is then missing from them.
     """
     before, unborn = (random.getstate(), np.random.get_state()), not global_seed()  # noqa: NPY002
     try:
@@ -39,9 +42,17 @@ def python_streams_kept() -> Iterator[None]:
     finally:
         if unborn:
             forget_global_seed()
-        if threading.active_count() == 1:
+        if not any(map(_may_draw, threading.enumerate())):
             random.setstate(before[0])
             np.random.set_state(before[1])  # noqa: NPY002
+
+
+def _may_draw(thread: threading.Thread) -> bool:
+    """Whether a thread may load data: it is not this one, nor one that shows progress, or serves a notebook."""
+    if thread in (threading.current_thread(), threading.main_thread()):
+        return False
+    homes = (type(thread).__module__, getattr(getattr(thread, "_target", None), "__module__", None) or "")
+    return not any(home.partition(".")[0] in BYSTANDERS for home in homes)
 
 
 @contextmanager

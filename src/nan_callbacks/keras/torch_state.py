@@ -21,6 +21,7 @@ class KeptState:
     def __init__(self, variables: Sequence[Any] = ()) -> None:
         self._variables = list(variables)
         self._seen: list[Any] = []
+        self._memory: list[int] = []
         self.live: list[Tensor] = []
         """The values, sharing memory with the variables, in their order."""
         self.before: list[Tensor] = []
@@ -31,8 +32,10 @@ class KeptState:
         """Copy the values as they are now."""
         # Not `variable.value`, which asks for scopes and devices each time: 5 microseconds a variable.
         values = [variable._value for variable in self._variables]
-        if len(values) != len(self._seen) or any(a is not b for a, b in zip(values, self._seen, strict=True)):
-            self._seen = values
+        memory = [0 if value is None else value.data_ptr() for value in values]
+        # The same tensor may have been given other memory: `module.to(...)` rebinds what its parameters hold.
+        if memory != self._memory or any(a is not b for a, b in zip(values, self._seen, strict=True)):
+            self._seen, self._memory = values, memory
             self.live = [variable.value.detach() for variable in self._variables]
             self.before = [tensor.clone() for tensor in self.live]
             self._groups = grouped(zip(self.before, self.live, strict=True))

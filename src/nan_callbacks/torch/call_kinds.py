@@ -46,6 +46,11 @@ def weight_of(call: Call) -> Tensor | None:
     return next((t for t in call.tensors if _is_weight(t)), None)
 
 
+def matrices_of(call: Call) -> list[Tensor]:
+    """All weights that a call multiplies by: several, of a recurrent layer."""
+    return [t for t in call.tensors if _is_weight(t)] if call.name in WEIGHTED - TABLES else []
+
+
 def _is_weight(tensor: Tensor) -> bool:
     return isinstance(tensor, nn.Parameter) and tensor.dim() >= 2 and tensor.is_floating_point()
 

@@ -18,10 +18,12 @@ from nan_callbacks.diagnosis.guilty_samples import guilty_samples
 from nan_callbacks.diagnosis.known_issues import Environment, installed_versions, issues_at
 from nan_callbacks.diagnosis.likeness import are_alike
 from nan_callbacks.diagnosis.origin import ReplayResult
+from nan_callbacks.torch.call_kinds import matrices_of
 from nan_callbacks.torch.checkup_facts import facts_of
 from nan_callbacks.torch.first_look import first_look
 from nan_callbacks.torch.lab import TorchLab
 from nan_callbacks.torch.lab_batch import named_arrays, roles_of
+from nan_callbacks.torch.recorder import Recorder
 
 REPLAY_SHARE = 0.4
 """Of the time that a diagnosis has, at most for the traced replay."""
@@ -70,7 +72,8 @@ def gather(
         history=history,
         layers=lab.layers(),
         zero_weights=zero_weights_of(lab.bench.module),
-        alike_weights=alike_weights_of(lab.bench.module),
+        alike_weights=alike_weights_of(lab.bench.module, look.recorder),
+        labels_used={facts.name for facts in step.inputs if facts.use in ("target", "mask")},
         **settings,
     )
 
@@ -81,13 +84,19 @@ def zero_weights_of(module: nn.Module) -> tuple[str, ...]:
     return tuple(name for name, each in matrices if each.numel() and not bool(each.detach().any()))
 
 
-def alike_weights_of(module: nn.Module) -> tuple[str, ...]:
-    """Trained matrices in which many units have the very same weights; tables, whose rows are no units, apart."""
-    tables = {id(each.weight) for each in module.modules() if isinstance(each, nn.Embedding | nn.EmbeddingBag)}
+def alike_weights_of(module: nn.Module, recorder: Recorder) -> tuple[str, ...]:
+    """Trained matrices in which many units have the very same weights.
+
+    Args:
+        module: The module.
+        recorder: Its recorded step: what that multiplied by is made of units; scales, which begin at one, and tables,
+            whose rows are no units, are not.
+    """
+    multiplied = {id(each) for call in recorder.calls for each in matrices_of(call)}
     units = {
         name: each.detach().float().cpu().numpy()
         for name, each in module.named_parameters()
-        if each.requires_grad and each.dim() > 1 and id(each) not in tables
+        if each.requires_grad and id(each) in multiplied
     }
     return tuple(name for name, each in units.items() if are_alike(each))
 

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from nan_callbacks.checkup.facts import LossFacts
-from nan_callbacks.torch.call_kinds import activation_of, ancestors, as_array, made_by, root_of, weight_of
+from nan_callbacks.torch.call_kinds import SAME_VALUES, activation_of, ancestors, as_array, made_by, root_of, weight_of
 from nan_callbacks.torch.recorder import Call, Recorder
 from nan_callbacks.torch.replay.call_sites import source_line
 
@@ -36,6 +36,9 @@ a logarithm."""
 
 BY_HAND = frozenset({"sub", "mul"})
 
+MOVING = frozenset({"permute", "transpose", "t", "movedim", "swapaxes", "stack", "get"})
+"""Calls after which an axis may be another one; "get" is how attributes such as `T` are recorded."""
+
 DEFAULT_IGNORED = -100
 
 
@@ -56,7 +59,13 @@ def _normalised_twice(recorder: Recorder) -> Iterator[LossFacts]:
         given = call.argument(0, "input")
         if call.name not in ("logsumexp", "log_softmax") or not isinstance(given, Tensor) or not given.dim():
             continue
-        if activation_of(made_by(recorder, given)) == "softmax" and given.shape[-1] > 1:
+        if call.name == "logsumexp" and not _is_taken_from(recorder, call, given):
+            continue  # a soft maximum
+        maker = made_by(recorder, given, through=SAME_VALUES - MOVING)
+        if activation_of(maker) != "softmax" or _axis_from_end(call, given) is None:
+            continue
+        assert maker is not None
+        if given.shape[-1] > 1 and _axis_from_end(call, given) == _axis_from_end(maker, maker.result):
             yield LossFacts(
                 kind="cross_entropy",
                 from_logits=True,
@@ -66,6 +75,22 @@ def _normalised_twice(recorder: Recorder) -> Iterator[LossFacts]:
                 name=call.name,
                 source=source_line(call.place),
             )
+
+
+def _is_taken_from(recorder: Recorder, total: Call, given: Tensor) -> bool:
+    """Whether a sum of exponentials is subtracted from what it is the sum of, which makes logarithms of shares."""
+    differences = (call for call in recorder.calls if call.name == "sub" and len(call.tensors) > 1)
+    return any(call.tensors[0] is given and made_by(recorder, call.tensors[1]) is total for call in differences)
+
+
+def _axis_from_end(call: Call, tensor: Tensor | None) -> int | None:
+    """The single axis that a call works along, counted from the last, -1; None if there is no such axis."""
+    axis = call.argument(1, "dim")
+    if isinstance(axis, list | tuple) and len(axis) == 1:
+        axis = axis[0]
+    if not isinstance(axis, int) or tensor is None or not tensor.dim():
+        return None
+    return axis % tensor.dim() - tensor.dim()
 
 
 def loss_calls(recorder: Recorder) -> Iterator[Call]:

@@ -98,7 +98,7 @@ def unscaled_data(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     scales = [(scale_of(part), part) for part in evidence.batch if part.role in (Role.INPUT, Role.UNKNOWN)]
     far = [(scale, part) for scale, part in scales if scale >= FAR_FROM_UNIT]
     if not far and goal.kind is Kind.STALL:  # far too small, or all of them nearly the same: then nothing is learnt
-        far = [(scale, part) for scale, part in scales if 0.0 < scale <= FAR_BELOW_UNIT or _is_offset(part)]
+        far = [(scale, part) for scale, part in scales if scale > 0.0 and (scale <= FAR_BELOW_UNIT or _is_offset(part))]
     if not far:
         return None
     _, part = max(far, key=lambda pair: pair[0])

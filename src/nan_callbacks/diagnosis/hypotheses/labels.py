@@ -122,6 +122,8 @@ def single_class(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         return None
     for part in _targets(evidence):
         failed, recent = part.failed, part.recent
+        if not evidence.classifies and failed.name not in evidence.labels_used:
+            continue  # it may be there because something must be
         if recent is None or failed.minimum is None or failed.shape[:1] < (2,):
             continue
         if not failed.dtype.startswith(("int", "uint", "bool")):
