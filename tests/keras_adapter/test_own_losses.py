@@ -72,15 +72,25 @@ HEALTHY = {
     "a method of the model": lambda: (Alone(flatten=True), None, FLAT),
 }
 
+
+def pictures(loss):
+    model = keras.Sequential([layers.Input((8,)), layers.Dense(64), layers.Reshape((8, 8, 1))])
+    return model, loss, rng.uniform(size=(64, 8, 8)).astype("float32")
+
+
+HEALTHY["pictures without a channel"] = lambda: pictures(of(lambda t, p: squared(t, p[..., 0])))
+
 BROADCAST = {
     "a loss": lambda: (*sequential(1, of(squared)), FLAT),
+    "rows against rows of pictures": lambda: pictures(of(squared)),
     "a method of the model": lambda: (Alone(flatten=False), None, FLAT),
 }
 
 
 def notices(model, loss, y):
     model.compile("adam", loss)
-    batches = [(X[:32], y[:32]), (X[32:], y[32:])]  # of arrays Keras makes columns before any loss sees them
+    # In batches, as generators give them: of an array Keras makes a column before any loss sees it.
+    batches = [(X[at : at + 8], y[at : at + 8]) for at in range(0, 64, 8)]
     return [(each.code, each.kind) for each in nan_callbacks.checkup(model, batches, strict=True)]
 
 

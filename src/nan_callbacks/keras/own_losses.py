@@ -21,15 +21,19 @@ ROUNDING = 1e-4
 def without_harmless_shapes(lab: KerasLab, losses: tuple[LossFacts, ...]) -> tuple[LossFacts, ...]:
     """The losses; the kind of those is unknown now that bring targets into shape by themselves.
 
-    Keras hands targets to a loss of the user's own as they came. ``(rows,)`` beside ``(rows, 1)`` is broadcast there,
-    all rows against all others, if it makes no difference to whom a target belongs, but one which shape it has.
+    Keras hands targets to a loss of the user's own as they came. Beside outputs of another shape they are broadcast
+    there, rows against other rows, if the shape makes a difference, and besides
+
+    - it makes none to whom a target belongs (all rows against all others), or
+    - the order of the samples makes one, which with targets in the shape of the outputs it does not (rows of the batch
+      against rows of a picture).
 
     Args:
         lab: The step, held still.
         losses: Its losses.
     """
     doubtful = [_is_in_doubt(loss) for loss in losses]
-    if not any(doubtful) or _compares_all_with_all(lab, losses):
+    if not any(doubtful) or _compares_others(lab, losses):
         return losses
     return tuple(replace(loss, kind="unknown") if doubt else loss for loss, doubt in zip(losses, doubtful, strict=True))
 
@@ -39,24 +43,38 @@ def _is_in_doubt(loss: LossFacts) -> bool:
     return loss.kind == "own" and same_size and loss.targets.shape != loss.predictions.shape
 
 
-def _compares_all_with_all(lab: KerasLab, losses: Sequence[LossFacts]) -> bool:
+def _compares_others(lab: KerasLab, losses: Sequence[LossFacts]) -> bool:
     shapes = {loss.targets.shape: loss.predictions.shape for loss in losses if _is_in_doubt(loss)}
-    as_given = lab.run(Variation())
-    rolled = lab.on(_changed(lab.failed_batch, shapes, lambda part: ops.roll(part, 1, axis=0))).run(Variation())
-    if not _ran(as_given, rolled) or _differ(as_given, rolled):
+
+    def is_doubtful(name: str, part: Any) -> bool:
+        return name.partition("[")[0] == "y" and tuple(part.shape) in shapes
+
+    def differ(one: Any, other: Any) -> bool | None:
+        trials = [lab.on(batch).run(Variation()) for batch in (one, other)]
+        return _differ(*trials) if _ran(*trials) else None
+
+    given = lab.failed_batch
+    in_shape = _changed(given, is_doubtful, lambda part: ops.reshape(part, shapes[tuple(part.shape)]))
+    if not differ(given, in_shape):
         return False
-    shaped = _changed(lab.failed_batch, shapes, lambda part: ops.reshape(part, shapes[tuple(part.shape)]))
-    in_shape = lab.on(shaped).run(Variation())
-    return _ran(in_shape) and _differ(as_given, in_shape)
+    if differ(given, _changed(given, is_doubtful, _rolled)) is False:
+        return True
+    return bool(differ(given, _changed(given, _has_rows, _rolled))) and (
+        differ(in_shape, _changed(in_shape, _has_rows, _rolled)) is False
+    )
 
 
-def _changed(batch: Any, shapes: dict[tuple[int, ...], tuple[int, ...]], change: Callable[[Any], Any]) -> Any:
-    """The batch with a change to the targets of some shapes."""
+def _rolled(part: Any) -> Any:
+    return ops.roll(part, 1, axis=0)
 
-    def changed(name: str, part: Any) -> Any:
-        return change(part) if name.partition("[")[0] == "y" and tuple(part.shape) in shapes else part
 
-    return map_parts(batch, changed)
+def _has_rows(name: str, part: Any) -> bool:
+    return len(part.shape) > 0
+
+
+def _changed(batch: Any, which: Callable[[str, Any], bool], change: Callable[[Any], Any]) -> Any:
+    """The batch with a change to some of its parts."""
+    return map_parts(batch, lambda name, part: change(part) if which(name, part) else part)
 
 
 def _ran(*trials: Trial) -> bool:
