@@ -29,6 +29,8 @@ class Part(enum.StrEnum):
     """Written blind after UNSEEN had been scored and the rules mended by it: what forums see every week."""
     POSTED = "posted"
     """Written blind after LATEST had been scored and the rules mended by it: complete models, as they are posted."""
+    RECENT = "recent"
+    """Written blind after POSTED had been scored and the rules mended by it: mistakes in the models of many trades."""
 
 
 class Happens(enum.StrEnum):
