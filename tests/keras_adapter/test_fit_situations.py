@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from nan_callbacks.keras import NaNGuard
+from nan_callbacks.keras.backend import KEPT_AS
 from tests.keras_adapter.runs import (
     BACKEND,
     BATCH,
@@ -231,22 +232,36 @@ def test_an_embedding_whose_gradient_is_sparse(mode):
     assert history["nan_callbacks/grad_norm"][0] == pytest.approx(gradient, rel=1e-4)
 
 
+def compiled_step(model):
+    """What the guard has compiled for a model; None on torch, where nothing is."""
+    return getattr(getattr(model.train_function, KEPT_AS), "_compiled", None)
+
+
 def test_several_fits_with_one_callback():
     model, callback = compiled(), guard()
     train(model, data(), callback)
-    backend = callback._compiled[1]
-    compiled_step = getattr(backend, "_compiled", None)
+    before = compiled_step(model)
     train(model, with_fault(data(), [3]), callback)
 
     assert callback.summary["skipped_steps"] == 1
     assert callback.summary["steps"] == 10
-    assert callback._compiled[1] is backend
-    assert getattr(backend, "_compiled", None) is compiled_step
+    assert compiled_step(model) is before
     train(model, data(), callback)
     assert callback.summary["incidents"] == 0
     model.compile("sgd", "mae")
     train(model, with_fault(data(), [3]), callback)
     assert callback.summary["skipped_steps"] == 1
+    assert finite(state(model))
+
+
+def test_a_new_callback_in_each_fit_compiles_no_more_than_one():
+    model = compiled()
+    train(model, data(), guard())
+    before = compiled_step(model)
+    callback = guard()
+    train(model, with_fault(data(), [3]), callback)
+    assert compiled_step(model) is before
+    assert (callback.summary["steps"], callback.summary["skipped_steps"]) == (10, 1)
     assert finite(state(model))
 
 

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any, Protocol
 
 import keras
 import numpy as np
 
+from nan_callbacks.keras.model_parts import optimizers_of
 from nan_callbacks.keras.readings import Reading
 from nan_callbacks.keras.snapshot import Snapshot
+
+KEPT_AS = "nan_callbacks_step"
+"""Name under which a train function of Keras keeps ours."""
 
 
 class Backend(Protocol):
     """The guarded step of one model, and access to the state that it changes."""
 
+    model: Any
     optimizers: list[Any]
     """In the order of their streams."""
+    made_for: list[Any]
+    """What :func:`anatomy_of` said of the model when the step was compiled; empty before, and if nothing ever is."""
     slots: dict[int, Snapshot]
     """The snapshots of the present fit."""
 
@@ -68,13 +75,29 @@ class TryingBackend(Backend, Protocol):
         """Inside, steps change copies of the state, or what is put back at the end."""
 
 
-def make_backend(model: Any) -> Backend:
+def backend_of(model: Any) -> Backend:
     """The guarded step for a model on the active backend.
 
+    The one that an earlier fit has compiled, of whichever guard, as long as Keras uses its own compiled step again: so
+    that a loop over ``model.fit(..., callbacks=[NaNGuard()])`` compiles once. It lives and dies with Keras' own.
+
     Args:
-        model: A compiled model.
+        model: A compiled model whose train function has been made.
     """
-    name = keras.backend.backend()
-    module = importlib.import_module(f"nan_callbacks.keras.backend_{name}")
+    kept: Backend | None = getattr(model.train_function, KEPT_AS, None)
+    if kept is not None and kept.model is model and _are_the_same(kept.made_for, anatomy_of(model)):
+        return kept
+    module = importlib.import_module(f"nan_callbacks.keras.backend_{keras.backend.backend()}")
     made: Backend = module.GuardedStep(model)
+    with suppress(AttributeError, TypeError):  # somebody else's train function, which takes no attributes
+        setattr(model.train_function, KEPT_AS, made)
     return made
+
+
+def anatomy_of(model: Any) -> list[Any]:
+    """What a compiled step was compiled for: optimizers and trained variables."""
+    return [*optimizers_of(model), *model.trainable_variables]
+
+
+def _are_the_same(some: list[Any], others: list[Any]) -> bool:
+    return len(some) == len(others) and all(one is other for one, other in zip(some, others, strict=True))

@@ -15,6 +15,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from nan_callbacks.keras import jax_measure as measuring
+from nan_callbacks.keras.backend import anatomy_of
 from nan_callbacks.keras.interception import Interception
 from nan_callbacks.keras.jax_step import WatchedStep
 from nan_callbacks.keras.model_parts import (
@@ -42,6 +43,7 @@ class GuardedStep:
         self.model = model
         self.optimizers = optimizers_of(model)[:1]  # Keras' JAX trainer threads the state of one optimizer only
         self.layouts: list[Layout] = []
+        self.made_for: list[Any] = []
         self.slots: dict[int, Snapshot] = {}
         self.sees_gradients = True
         self.deferring = has_stock_step(model)
@@ -84,6 +86,7 @@ class GuardedStep:
         self.interception = Interception(self.model, self.optimizers, "stateless_apply")
         self._names = _paths(self.model.trainable_variables)
         self._compiled = self._compile()
+        self.made_for = anatomy_of(self.model)
 
     @property
     def runs_ahead(self) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from nan_callbacks.keras import tensorflow_measure as measuring
+from nan_callbacks.keras.backend import anatomy_of
 from nan_callbacks.keras.gate import admits
 from nan_callbacks.keras.interception import Interception, LossMemory, scaled_rate
 from nan_callbacks.keras.model_parts import (
@@ -47,6 +48,7 @@ class GuardedStep:
         self.optimizers = optimizers_of(model)
         self.replicas = model.distribute_strategy.num_replicas_in_sync
         self.layouts: list[Layout] = []
+        self.made_for: list[Any] = []
         self.slots: dict[int, Snapshot] = {}
         self.groups: VariableGroups | None = None
         self.interception = Interception(model, self.optimizers, "apply")
@@ -99,6 +101,7 @@ class GuardedStep:
         if self.replicas == 1:  # traced once for good: functions of one model after the other look like retracing
             self._norms, self._read_all = (each.get_concrete_function() for each in (self._norms, self._read_all))
         self._compiled = self._compile()
+        self.made_for = anatomy_of(model)
 
     def _build_optimizer(self) -> None:
         """In the scope in which ``apply`` would do it, which is a part of its variables' paths."""

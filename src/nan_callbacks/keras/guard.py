@@ -22,7 +22,7 @@ from nan_callbacks.errors import NaNCallbacksError
 from nan_callbacks.fail_open import fails_open
 from nan_callbacks.guard_shell import GuardShell
 from nan_callbacks.keras import saved_snapshots
-from nan_callbacks.keras.backend import Backend, make_backend
+from nan_callbacks.keras.backend import backend_of
 from nan_callbacks.keras.call_stack import arrays_of_fit
 from nan_callbacks.keras.checkpoints import CheckpointHooks
 from nan_callbacks.keras.checkup import look_over_fit
@@ -122,7 +122,6 @@ class NaNGuard(GuardShell, keras.callbacks.Callback):
         self._function: OwnedTrainFunction | None = None
         self._checkpoints: CheckpointHooks | None = None
         self._surroundings: Surroundings | None = None
-        self._compiled: tuple[Any, Backend] | None = None
         self._prepared = False
         """Whether the backend has been compiled; that survives from fit to fit."""
         self._batches_ended = 0
@@ -328,10 +327,8 @@ class NaNGuard(GuardShell, keras.callbacks.Callback):
 
     def _install(self) -> None:
         model = self._model
-        if self._compiled is None or self._compiled[0] is not model.train_function:
-            self._compiled = (model.train_function, make_backend(model))
-            self._prepared = False
-        backend = self._compiled[1]
+        backend = backend_of(model)
+        self._prepared = bool(backend.made_for)
         if self._session is None:
             self._session = GuardSession(model, backend, self._monitor, self._journal, self._desk)
         self._session.backend = backend
