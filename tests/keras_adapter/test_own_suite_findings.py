@@ -222,3 +222,42 @@ def test_variables_of_an_optimizer_have_the_paths_that_keras_gives_them(make):
         model.fit(X, Y, verbose=0, callbacks=callbacks)
         paths.append([variable.path for variable in model.optimizer.variables])
     assert paths[0] == paths[1]
+
+
+class Adversaries(keras.Model):
+    """Two optimizers of its own; ``compile`` makes a third, which nobody uses."""
+
+    def __init__(self):
+        super().__init__()
+        self.maker, self.judge = layers.Dense(8), layers.Dense(1)
+
+    def compile(self, first, second, **settings):
+        super().compile(**settings)
+        self.first, self.second = first, second
+
+    def call(self, x):
+        return self.judge(self.maker(x))
+
+    def train_step(self, x):
+        import tensorflow as tf
+
+        with tf.GradientTape(persistent=True) as tape:
+            loss = ops.mean(ops.square(self.judge(self.maker(x))))
+            other = ops.mean(ops.square(1.0 - self.judge(x)))
+        makers, judges = self.maker.trainable_variables, self.judge.trainable_variables
+        self.first.apply(tape.gradient(loss, makers), makers)
+        self.second.apply(tape.gradient(other, judges), judges)
+        return {"loss": loss}
+
+
+@only_tensorflow
+def test_an_optimizer_that_nobody_uses_is_not_built():
+    ends = []
+    for callbacks in ([], [guard()]):
+        keras.utils.set_random_seed(1)
+        model = Adversaries()
+        model.compile(keras.optimizers.Adam(), keras.optimizers.Adam(), jit_compile=False)
+        model.fit(X, batch_size=16, shuffle=False, verbose=0, callbacks=callbacks)
+        assert not model.optimizer.built
+        ends.append([np.array(ops.convert_to_numpy(each)) for each in (*model.variables, *model.first.variables)])
+    assert same(*ends)

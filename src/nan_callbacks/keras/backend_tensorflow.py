@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import keras
@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from nan_callbacks.keras import tensorflow_measure as measuring
 from nan_callbacks.keras.backend import anatomy_of
+from nan_callbacks.keras.building import build, is_idle
 from nan_callbacks.keras.gate import admits
 from nan_callbacks.keras.interception import Interception, LossMemory, scaled_rate
 from nan_callbacks.keras.model_parts import (
@@ -87,12 +88,12 @@ class GuardedStep:
         if model.built and has_stock_step(model) and model.trainable_variables:
             self._build_optimizer()  # in time for what follows to find it built
         unbuilt = not model.built or any(not optimizer.built for optimizer in self.optimizers)
-        if unbuilt and model._distribute_strategy is None:
-            model._symbolic_build(data_batch=batch)
-        elif model._distribute_strategy is None:
-            with suppress(Exception):  # a rollback then leaves metrics alone that do not exist yet
-                model._symbolic_build(data_batch=batch)
-        self._build_optimizer()
+        if model._distribute_strategy is None:
+            # Of what was built already, a rollback leaves metrics alone that do not exist yet.
+            with nullcontext() if unbuilt else suppress(Exception):
+                build(model, batch)
+        if not is_idle(model):
+            self._build_optimizer()
         self.interception = Interception(model, self.optimizers, "apply")
         self.groups = variable_groups(model, self.optimizers)
         self._weights = list(model.trainable_variables)

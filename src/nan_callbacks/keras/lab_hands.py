@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from nan_callbacks.keras.building import build, is_idle
 from nan_callbacks.keras.interception import LossMemory, scaled_rate
 from nan_callbacks.keras.model_parts import running_variances, scales_loss
 
@@ -99,8 +100,8 @@ def make_hands(model: Any, state: Callable[[], Any]) -> Hands:
 
 def first_built(model: Any, batch: Any) -> None:
     """Build what has not been built: the model, its losses, metrics and optimizer."""
-    model._symbolic_build(data_batch=batch)
-    if model.optimizer is not None and not model.optimizer.built:
+    build(model, batch)
+    if model.optimizer is not None and not model.optimizer.built and not is_idle(model):
         model.optimizer.build(model.trainable_variables)
 
 
