@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from nan_callbacks.core.sentences import number
 from nan_callbacks.diagnosis.diagnosis import Tried
 from nan_callbacks.diagnosis.experiments import Experiment, Judge
-from nan_callbacks.diagnosis.goal import Goal, Measured, is_finite
+from nan_callbacks.diagnosis.goal import Goal, Kind, Measured, is_finite
 from nan_callbacks.diagnosis.lab import Lab, Trial, Variation
 
 
@@ -20,7 +20,8 @@ class Budget:
     """What a diagnosis may cost."""
 
     steps: int = 60
-    """Steps in the laboratory; a trial of the failed batch alone counts as one."""
+    """Steps in the laboratory; a trial of the failed batch alone counts as one. Twice as many for a run that stands
+    still: it is looked into when somebody asks, not between two steps, and all of its trials are training runs."""
     seconds: float = 30.0
     """Wall-clock time in the laboratory: what a user waits for once per incident without wondering whether it hangs."""
 
@@ -55,7 +56,8 @@ class Bench:
         self.tried: list[Tried] = []
         self.ran_out = False
         self._lab = lab
-        self._budget = budget
+        self._seconds = budget.seconds
+        self._steps = budget.steps * (2 if goal.kind is Kind.STALL else 1)
         self._trials: dict[Variation, Measured] = {}
         self._started = time.perf_counter()
 
@@ -157,7 +159,7 @@ class Bench:
     def _affords(self, variation: Variation) -> bool:
         steps = max(1, variation.steps)
         wait = self.seconds + steps * max(0.0, self._lab.step_seconds)
-        return self.steps_spent + steps <= self._budget.steps and wait <= self._budget.seconds
+        return self.steps_spent + steps <= self._steps and wait <= self._seconds
 
 
 def _failed_alike(treated: Measured, controls: Sequence[Measured]) -> bool:
