@@ -546,3 +546,17 @@ def test_a_rare_target_that_does_no_harm_is_not_to_blame():
     found = diagnose(evidence, ScriptedLab(lambda variation: trial(variation, broken=7 not in variation.without_rows)))
     assert found.cause is not None
     assert (found.cause.code, found.cause.confidence) == ("NAN111", Confidence.CONFIRMED)
+
+
+@pytest.mark.parametrize(("constant", "learnt"), [(1.0, False), (5.0, True), (None, True)])
+def test_a_model_that_is_no_better_than_a_constant_has_learnt_nothing(constant, learnt):
+    """Although its fresh weights were far worse."""
+
+    def answer(variation: Variation) -> Trial:
+        start = 9.0 if variation.start is Start.FRESH else 1.0
+        losses = tuple(start * 0.999**step for step in range(max(1, variation.steps)))
+        return Trial(variation=variation, losses=losses, grad_norms=(0.5,) * len(losses))
+
+    history = History(losses=(1.0,) * 64, grad_norms=(0.5,) * 64)
+    evidence = Evidence(seen=seen(loss=1.0, grad_norm=0.5), history=history, constant_loss=constant)
+    assert diagnose(evidence, ScriptedLab(answer)).note.endswith("that of fresh weights 9.") is learnt

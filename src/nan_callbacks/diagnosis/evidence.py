@@ -127,6 +127,8 @@ class Evidence:
     """Whether the model holds a recurrent layer."""
     classifies: bool = False
     """Whether the step was seen to compare probabilities of classes with labels."""
+    constant_loss: float | None = None
+    """Loss of the best prediction that is the same for every sample; None if it is not known."""
     labels_used: Collection[str] = ()
     """Parts of the batch that the step was seen to compare with what its layers return, or to select that by."""
     alike_weights: tuple[str, ...] = ()

@@ -29,6 +29,9 @@ UNTRAINED = 0.9
 """Loss over that of fresh weights from which a model counts as untrained. In between it may be either: then the losses
 of the whole run tell, if they are known, by the same measure."""
 
+NO_BETTER = 0.95
+"""Loss over that of the best constant prediction from which a model has learnt nothing of its inputs."""
+
 FEWEST = 24
 """Losses of a run that tell whether it has learnt: thirds of 8."""
 
@@ -111,6 +114,8 @@ def standstill(bench: Bench, evidence: Evidence) -> Standstill:
     if not ours or not theirs or not theirs[0] > 0:
         return Standstill()
     ratio = ours[0] / theirs[0]
+    if evidence.constant_loss is not None and tail(losses or ours) > NO_BETTER * evidence.constant_loss:
+        return Standstill(untrained=True)  # fresh weights may be worse than nothing
     if ratio < LEARNT:
         said = f"the loss is {number(ours[0])}, that of fresh weights {number(theirs[0])}"
         return Standstill(note=f"Nothing to diagnose: the loss stands still because the model has learnt; {said}.")

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from nan_callbacks.checkup.concerns import concerns_of
+from nan_callbacks.checkup.constant import loss_of_a_constant
 from nan_callbacks.checkup.labels import CLASSIFYING
 from nan_callbacks.core.finding import Finding
 from nan_callbacks.core.observation import StepObservation
@@ -73,6 +74,7 @@ def gather(
     )
     return Evidence(
         classifies=any(loss.kind in CLASSIFYING for loss in losses),
+        constant_loss=loss_of_a_constant(losses, seen.loss),
         concerns=concerns_of(inputs, losses, max((len(array) for array in rows.values()), default=0)),
         known_issues=issues_at(replay.origin, environment),
         seen=seen,

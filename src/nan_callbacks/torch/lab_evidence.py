@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from nan_callbacks.checkup.concerns import concerns_of
+from nan_callbacks.checkup.constant import loss_of_a_constant
 from nan_callbacks.checkup.labels import CLASSIFYING
 from nan_callbacks.core.finding import Finding
 from nan_callbacks.core.observation import StepObservation
@@ -62,6 +63,7 @@ def gather(
     )
     return Evidence(
         classifies=any(loss.kind in CLASSIFYING for loss in step.losses),
+        constant_loss=loss_of_a_constant(step.losses, seen.loss),
         concerns=concerns_of(step.inputs, step.losses, step.rows_read),
         known_issues=issues_at(replay.origin, environment),
         seen=seen,
