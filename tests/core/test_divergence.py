@@ -68,6 +68,30 @@ def test_weights_that_jump_while_the_loss_falls_are_a_healthy_start(growth: floa
     assert findings_of(after_onset(0.3), grows_by(growth)) == []
 
 
+def test_weights_may_grow_while_the_loss_leaves_a_plateau():
+    """As that of parity does: at chance level for long, then down in steps, the first of them a small one."""
+    assert findings_of(after_onset(0.88), grows_by(3.0), noise=log_normal(END, sigma=0.02)) == []
+    gradual = findings_of(
+        lambda step: 0.69 if step < ONSET else max(0.6, 0.69 - 0.002 * (step - ONSET)),
+        lambda step: 7.0 * 1.025 ** min(max(step - ONSET, 0), 64),
+        noise=log_normal(END, sigma=0.02),
+    )
+    assert gradual == []
+
+
+@pytest.mark.parametrize("fall", [1.0, 0.97])
+def test_a_plateau_that_was_left_long_ago_excuses_nothing(fall: float):
+    """The run has learnt since; now its rate is raised too far, and the loss goes up, or hardly down."""
+
+    def level(step: int) -> float:
+        if step < 48:
+            return 0.69
+        return 0.69 * 0.96 ** (step - 48) if step < 96 else 0.1 * (fall if step < 160 else 4.0 * fall)
+
+    found = findings_of(level, lambda step: 10.0 if step < 160 else 30.0, noise=log_normal(END, sigma=0.05))
+    assert [finding.code for finding in found] == ["LOSS402"]
+
+
 @pytest.mark.parametrize("rise", [2.0, 100.0, 1e6])
 def test_a_loss_that_rises_under_steady_weights_is_no_divergence(rise: float):
     assert findings_of(after_onset(rise), constant(10.0)) == []

@@ -6,6 +6,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from nan_callbacks.core.finding import Action, Finding, Severity
@@ -25,6 +26,14 @@ GROWTH_MARKS = 2
 """Marks, 32 steps, within which the weights must have grown."""
 RESPONSE_MARKS = 3
 """Marks, 48 steps, after which the loss must have responded to the growth."""
+PLATEAU = 0.03
+"""Relative difference up to which two marks in a row are a plateau."""
+BROKEN_THROUGH = 0.95
+"""Loss level over that of a plateau, before the growth, below which the growth has led out of it. Parity of 12 and 16
+bits by an LSTM: at 0.88 when the middle rule would judge, at 0.001 in the end. A learning rate that is too high leads
+down from a first loss far above chance level, which is no plateau, or up from one."""
+NEXT_TO = 0.9
+"""Loss level over that of a plateau from which the weights began to grow on it or next to it."""
 COMPETING_RATIO = 30.0
 """Multiples of the level for runs with several optimizers: adversaries raise each other's loss by design."""
 FEWEST_PER_QUARTER = 6
@@ -142,6 +151,12 @@ class Mark:
     level: float
 
 
+def _plateau_of(first: float, second: float) -> float:
+    """Level of the plateau that two marks in a row are on; 0 if they are on none."""
+    lower = min(first, second)
+    return lower if lower > 0 and abs(first - second) <= PLATEAU * lower else 0.0
+
+
 class DivergenceDetector:
     """Divergence: the parameter norm jumped and, some 50 steps later, the loss is no better or worse than before.
 
@@ -158,6 +173,8 @@ class DivergenceDetector:
         self._waiting = False
         self._parole = 0
         self._restored_norm: float | None = None
+        self._plateau = 0.0
+        """Level of the last plateau before the marks that are kept; 0 if there was none."""
 
     @property
     def suspicious(self) -> bool:
@@ -194,6 +211,7 @@ class DivergenceDetector:
         """Start over from the present level."""
         self._losses.clear()
         self._marks.clear()
+        self._plateau = 0.0
         self._suspicious = False
 
     def begin_parole(self) -> None:
@@ -210,6 +228,7 @@ class DivergenceDetector:
             "waiting": self._waiting,
             "parole": self._parole,
             "restored_norm": self._restored_norm,
+            "plateau": self._plateau,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -219,13 +238,15 @@ class DivergenceDetector:
         self._suspicious = bool(state["suspicious"])
         self._waiting = bool(state.get("waiting", False))
         self._parole = int(state["parole"])
+        self._plateau = float(state.get("plateau", 0.0))
         restored_norm = state.get("restored_norm")
         self._restored_norm = None if restored_norm is None else float(restored_norm)
 
     def _add_mark(self, norm: float) -> None:
         self._marks.append(Mark(norm, median(list(self._losses)[-MARK_STEPS:])))
         while not self._parole and len(self._marks) > (MOST_MARKS if self._waiting else MARKS):
-            self._marks.popleft()
+            forgotten = self._marks.popleft()
+            self._plateau = _plateau_of(forgotten.level, self._marks[0].level) or self._plateau
         if self._parole and self._restored_norm is None:
             self._restored_norm = norm
 
@@ -236,12 +257,19 @@ class DivergenceDetector:
     def _stagnant(self, index: int, now: Now, *, competing: bool) -> Rule | None:
         before = self._marks[index]
         grown = self._marks[min(index + GROWTH_MARKS, len(self._marks) - 1)]
-        if before.norm <= 0:
+        if before.norm <= 0 or self._has_broken_through(index, now):
             return None
         for rule in (*RULES, *PAROLE_RULES) if self._parole else RULES:
             if grown.norm / before.norm >= rule.growth and rule.calls_for_more(before.level, now, competing=competing):
                 return rule
         return None
+
+    def _has_broken_through(self, index: int, now: Now) -> bool:
+        """Whether the weights began to grow on a plateau of the loss, or next to it, and it has left it downwards."""
+        levels = [mark.level for mark in list(self._marks)[: index + 2]]
+        found = [_plateau_of(first, second) for first, second in pairwise(levels)]
+        near = [each for each in (self._plateau, *found) if each and levels[index] >= NEXT_TO * each]
+        return bool(near) and not now.signed and now.level < BROKEN_THROUGH * min(near)
 
     def _finding(self, seen: StepObservation, before: Mark, now: Now, rule: Rule) -> Finding:
         growth = max(mark.norm for mark in self._marks) / before.norm
