@@ -66,6 +66,13 @@ def test_saturated_layers_hide_what_their_weights_do():
     assert "ACT304" in codes(*hidden, layer(4, is_output=True))
 
 
+def test_another_signal_is_another_part():
+    """The layers of a flow that look at large and at small features in turn."""
+    nets = [(3.0, 1.7), (1.0, 0.6), (0.01, 0.006), (0.005, 0.003)]
+    parts = [layer(at, in_std=received, out_std=returned) for at, (received, returned) in enumerate(nets)]
+    assert of_layers(*parts, layer(4, is_output=True)) == []
+
+
 @pytest.mark.parametrize("missing", ["in_std", "out_std"])
 def test_what_was_not_measured_is_not_judged(missing):
     assert of_layers(*[layer(at, **{missing: None}) for at in range(4)]) == []
@@ -168,3 +175,10 @@ ANY_LAYER = st.builds(
 @given(st.lists(ANY_LAYER, max_size=6))
 def test_any_layers_can_be_judged(parts):
     assert set(codes(*parts)) <= {"ACT302", "ACT303", "ACT304", "ACT305", "GRAD202", "GRAD203"}
+
+
+def test_a_branch_that_begins_at_next_to_nothing_is_no_explosion():
+    """LayerScale: what its layers return is multiplied by 1e-6, and so is their gradient."""
+    trunk, branch = layer(0), layer(1, grad_out_std=1e-9)
+    assert of_layers(trunk, branch, layer(2, is_output=True)) == []
+    assert codes(trunk, branch, layer(2, is_output=True, grad_out_std=1e-9)) == ["GRAD203"]

@@ -24,6 +24,11 @@ then below the rounding of what the last ones get. Five layers of tanh come to 0
 STEEP = 5.0
 """Factor per layer that no usual scheme comes near; He's gives 1.4."""
 
+LOUDER, QUIETER = 3.0, 20.0
+"""Factors between what a layer returns and what the next one receives: rectifiers and dropout leave half to twice of
+the spread, bounded activations one at most, pooling over a whole picture a twentieth. Beyond that it is another signal,
+such as the other features in a coupling layer of a flow."""
+
 FEWEST_LAYERS = 2
 EXPLODING = 1e4
 SATURATED = 0.5
@@ -39,7 +44,7 @@ def examine_initialisation(layers: tuple[LayerFacts, ...]) -> Iterator[Notice]:
     yield from _signal(layers, hidden)
     yield from _saturated(layers)
     yield from _dead(layers)
-    yield from _gradients(hidden)
+    yield from _gradients(hidden, [layer for layer in weighted if layer.is_output])
 
 
 def _symmetric(hidden: Sequence[LayerFacts]) -> Iterator[Notice]:
@@ -108,9 +113,18 @@ def _unnormalised_parts(layers: Sequence[LayerFacts], known: Sequence[LayerFacts
                 yield part
             part = []
         elif id(layer) in chosen:
+            if part and not _follows(layer, part[-1]):
+                yield part
+                part = []
             part = [*part, layer]
     if part:
         yield part
+
+
+def _follows(layer: LayerFacts, before: LayerFacts) -> bool:
+    """Whether a layer may have received what the one before returned, through activations and pooling."""
+    received, returned = layer.in_std or 0.0, before.out_std or 0.0
+    return received <= LOUDER * returned and received >= min(returned, 1.0) / QUIETER
 
 
 def _saturated(layers: Sequence[LayerFacts]) -> Iterator[Notice]:
@@ -132,7 +146,7 @@ def _idle(code: str, shares: Sequence[tuple[LayerFacts, float]], limit: float, t
         yield notice(code, "at_start", WARNING, _names([layer for layer, _ in idle]), evidence)
 
 
-def _gradients(hidden: Sequence[LayerFacts]) -> Iterator[Notice]:
+def _gradients(hidden: Sequence[LayerFacts], outputs: Sequence[LayerFacts]) -> Iterator[Notice]:
     known = [layer for layer in hidden if layer.grad_out_std is not None and layer.trainable]
     if len(known) < 2 or not known[-1].grad_out_std:
         return
@@ -144,8 +158,14 @@ def _gradients(hidden: Sequence[LayerFacts]) -> Iterator[Notice]:
             f"The gradient at {first.name} is {ratio:.2g} of that at {last.name}: the first of {len(known)} layers "
             "hardly learn.",
         )  # fmt: skip
-    elif ratio > EXPLODING:
+    # A branch that begins at next to nothing, as with LayerScale, has next to no gradient: nothing has grown.
+    elif ratio > EXPLODING and all(_grew(layer, first) for layer in outputs):
         yield notice(
             "GRAD203", "at_start", WARNING, first.name,
             f"The gradient at {first.name} is {ratio:.2g} times that at {last.name}, {len(known)} layers further on.",
         )  # fmt: skip
+
+
+def _grew(last: LayerFacts, first: LayerFacts) -> bool:
+    """Whether the gradient is larger at the first layer than at an output, as far as that is known."""
+    return last.grad_out_std is None or (first.grad_out_std or 0.0) > math.sqrt(EXPLODING) * last.grad_out_std

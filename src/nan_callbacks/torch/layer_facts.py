@@ -79,10 +79,19 @@ def _ends(recorder: Recorder, loss: Tensor | None) -> set[int]:
         predicted = sides_of(recorder, call)[0]
         maker = recorder.maker(predicted)
         starts += [maker] if maker is not None else []
-    if not starts and loss is not None:
-        maker = recorder.maker(loss)
-        starts = [maker] if maker is not None else []
-    return {id(call) for call in ancestors(starts, lambda call: weight_of(call) is not None)}
+    last = None if loss is None else recorder.maker(loss)
+    behind = list(ancestors([] if last is None else [last], _has_weights))
+    if not starts:
+        return {id(call) for call in behind}
+    feeding = [parent for call in recorder.calls if _has_weights(call) for parent in call.parents.values()]
+    hidden = {id(call) for call in ancestors(feeding, lambda _: False)}
+    # Besides what a known loss is fed with, what is computed from it: a focal loss weights by a sigmoid of its logits.
+    beside = {id(call) for call in behind if id(call) not in hidden and not _has_weights(call)}
+    return beside | {id(call) for call in ancestors(starts, _has_weights)}
+
+
+def _has_weights(call: Call) -> bool:
+    return weight_of(call) is not None
 
 
 def _layer(
