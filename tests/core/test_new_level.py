@@ -39,6 +39,30 @@ def test_the_accepting_event_says_why_and_that_the_learning_rate_is_back():
     )
 
 
+@pytest.mark.parametrize("quantity", ["loss", "grad_norm"])
+def test_a_level_just_below_the_limit_is_accepted_once_it_is_seen_from_a_known_good_state(quantity: str):
+    """Three steps are above the limit by chance; those after the rollback are not, but far above the usual."""
+    run = SimulatedRun()
+    run.healthy(160, **{quantity: 1.0})
+    assert run.actions(3, **{quantity: 12.0}) == [SKIP, SKIP, ROLLBACK]
+
+    assert run.actions(8, **{quantity: 8.0}) == [OBSERVE] * 8
+    assert run.decisions[-1].level_accepted
+    assert run.monitor.lr_scale == 1.0
+    assert run.events[-1]["event"] == "level_accepted"
+    run.healthy(100, **{quantity: 8.0})
+
+
+@pytest.mark.parametrize("quantity", ["loss", "grad_norm"])
+def test_steps_at_the_usual_level_confirm_the_cut(quantity: str):
+    run = SimulatedRun()
+    run.healthy(160, **{quantity: 1.0})
+    run.actions(3, **{quantity: 12.0})
+
+    run.healthy(100, **{quantity: 1.0})
+    assert run.monitor.lr_scale == 0.5
+
+
 @pytest.mark.parametrize("quantity", ["loss", "grad_norm", "statistics_jump"])
 def test_every_quantity_has_a_way_to_a_new_level(quantity: str):
     run = SimulatedRun()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +15,7 @@ from nan_callbacks.core.finding import Action, Finding
 from nan_callbacks.core.learning_rate import LearningRateScale
 from nan_callbacks.core.ledger import Ledger
 from nan_callbacks.core.observation import StepObservation
+from nan_callbacks.core.statistics import median
 
 BUDGET_STEPS = 100
 """Attempted steps over which the share of dropped ones is judged."""
@@ -28,6 +30,12 @@ CHANCE_OF_A_RUN = 1e-4
 LONGEST_RUN = 20
 """Dropped steps in a row after which the state is suspected however many were dropped before."""
 
+AFTERWARDS = 8
+"""Applied steps after a rollback that are compared with what led to it."""
+AS_LARGE = 0.5
+"""Share of the smallest dropped value from which steps from a known-good state are as large: a spike is ten times the
+usual at least, so that steps at the usual level come to a tenth."""
+
 SPIKES = frozenset({"GRAD201", "LOSS401", "ACT301"})
 """Findings about finite values: harder data can cause them as well as a broken state."""
 
@@ -39,6 +47,16 @@ class Run:
     length: int = 0
     only_spikes: bool = True
     """Whether all of them were finite."""
+    least: dict[str, float] = field(default_factory=dict)
+    """Smallest value of each quantity that was a spike."""
+
+    def add(self, findings: list[Finding]) -> None:
+        """One more."""
+        self.length += 1
+        self.only_spikes &= all(finding.code in SPIKES for finding in findings)
+        for finding in findings:
+            if finding.code in SPIKES and finding.value is not None and math.isfinite(finding.value):
+                self.least[finding.quantity] = min(finding.value, self.least.get(finding.quantity, math.inf))
 
 
 class Policy:
@@ -48,8 +66,9 @@ class Policy:
 
     - A batch that holds NaN or Inf itself is the data's fault: it is skipped and never leads to a rollback.
     - ``max_consecutive_skips`` other drops in a row make the state suspect: rollback and a cut of the learning rate.
-    - If finite spikes go on at once from the restored, known-good state, the state was not at fault: the data have
-      changed. The new level is accepted and the cut undone.
+    - If finite spikes go on at once from the restored, known-good state, or if the steps that follow are about as
+      large as the spikes were, the state was not at fault: the data have changed. The new level is accepted and the cut
+      undone.
     """
 
     def __init__(self, config: GuardConfig, ledger: Ledger) -> None:
@@ -63,6 +82,10 @@ class Policy:
         """The present run of dropped steps of each optimizer: one may fail for good while another goes on."""
         self._rollbacks = 0
         self._applied_since_rollback = 0
+        self._spikes: dict[str, float] = {}
+        """What led to the last rollback, if it was spikes: the smallest value of each quantity."""
+        self._afterwards: dict[str, list[float]] = {}
+        """The same quantities in the applied steps since."""
         self.gave_up = False
 
     def decide(self, seen: StepObservation, findings: list[Finding], *, suspicious: bool = False) -> Decision:
@@ -100,7 +123,19 @@ class Policy:
             self.learning_rate.undo()  # rollbacks did not help: the loss value is broken and not the training
         if not findings and not suspicious:
             self.ledger.clean_step()
+        if self._spikes and self._is_as_large(seen):
+            return self._accept_level(findings, action=Action.OBSERVE)
         return self._decision(Action.OBSERVE, findings, "", lr_recovered=recovered)
+
+    def _is_as_large(self, seen: StepObservation) -> bool:
+        """Whether the steps from the known-good state turn out to be about as large as those that led back to it."""
+        for quantity, value in (("loss", seen.loss), ("grad_norm", seen.grad_norm)):
+            if quantity in self._spikes and value is not None and math.isfinite(value):
+                self._afterwards.setdefault(quantity, []).append(value)
+        if self._applied_since_rollback < AFTERWARDS:
+            return False
+        spikes, self._spikes = self._spikes, {}
+        return any(median(values) >= AS_LARGE * spikes[name] > 0.0 for name, values in self._afterwards.items())
 
     def _dropped(self, seen: StepObservation, findings: list[Finding]) -> Decision:
         share = sum(self._recent_drops) / len(self._recent_drops)
@@ -110,13 +145,13 @@ class Policy:
         if seen.batch_finite is False:
             return self._decision(Action.SKIP_STEP, findings, "the batch is non-finite")
         run = self._runs.setdefault(seen.stream, Run())
-        run.length += 1
-        run.only_spikes &= all(finding.code in SPIKES for finding in findings)
+        run.add(findings)
         if run.length < self._suspicious_run():
             return self._decision(Action.SKIP_STEP, findings, "")
         if self._rollbacks > 0 and self._applied_since_rollback == 0 and run.only_spikes:
             return self._accept_level(findings)
-        return self._roll_back(findings, f"{run.length} steps in a row were dropped")
+        spikes = run.least if run.only_spikes else {}
+        return self._roll_back(findings, f"{run.length} steps in a row were dropped", spikes)
 
     def _suspicious_run(self) -> int:
         """Drops in a row that chance does not explain, given how many of the steps before had to be dropped.
@@ -130,18 +165,19 @@ class Policy:
             return smallest
         return max(smallest, min(math.ceil(math.log(CHANCE_OF_A_RUN) / math.log(share)), LONGEST_RUN))
 
-    def _accept_level(self, findings: list[Finding]) -> Decision:
+    def _accept_level(self, findings: list[Finding], *, action: Action = Action.SKIP_STEP) -> Decision:
         self._runs.clear()
+        self._spikes = {}
         self._rollbacks -= 1
         self.learning_rate.undo()
         return self._decision(
-            Action.SKIP_STEP,
+            action,
             findings,
             "it persists from a known-good state, so the data have changed",
             level_accepted=True,
         )
 
-    def _roll_back(self, findings: list[Finding], reason: str) -> Decision:
+    def _roll_back(self, findings: list[Finding], reason: str, spikes: Mapping[str, float] | None = None) -> Decision:
         target = self.ledger.target()
         if self._rollbacks >= self.config.max_rollbacks or target is None:
             tried = f"{self._rollbacks} rollback(s) brought no progress" if target else "there is no snapshot"
@@ -150,6 +186,7 @@ class Policy:
         self._rollbacks += 1
         self._applied_since_rollback = 0
         self._runs.clear()
+        self._spikes, self._afterwards = dict(spikes or {}), {}
         self.ledger.discard_candidate()
         return self._decision(Action.ROLLBACK, findings, reason, lr_cut=cut, restore=True)
 
@@ -169,7 +206,7 @@ class Policy:
         level_accepted: bool = False,
         lr_recovered: bool = False,
     ) -> Decision:
-        if action is Action.OBSERVE and not findings and not lr_recovered:
+        if action is Action.OBSERVE and not findings and not lr_recovered and not level_accepted:
             return _nothing(self.learning_rate.scale)
         target = self.ledger.target() if restore else None
         return Decision(
@@ -189,9 +226,11 @@ class Policy:
         return {
             "recent_drops": list(self._recent_drops),
             "weathered": list(self._weathered),
-            "runs": {str(stream): [run.length, run.only_spikes] for stream, run in self._runs.items()},
+            "runs": {str(stream): [run.length, run.only_spikes, dict(run.least)] for stream, run in self._runs.items()},
             "rollbacks": self._rollbacks,
             "applied_since_rollback": self._applied_since_rollback,
+            "spikes": dict(self._spikes),
+            "afterwards": {name: list(values) for name, values in self._afterwards.items()},
             "gave_up": self.gave_up,
             "learning_rate": self.learning_rate.state_dict(),
         }
@@ -203,6 +242,8 @@ class Policy:
         self._runs = {int(stream): Run(*run) for stream, run in state["runs"].items()}
         self._rollbacks = int(state["rollbacks"])
         self._applied_since_rollback = int(state["applied_since_rollback"])
+        self._spikes = dict(state.get("spikes", {}))
+        self._afterwards = {name: list(values) for name, values in state.get("afterwards", {}).items()}
         self.gave_up = bool(state["gave_up"])
         self.learning_rate.load_state_dict(state["learning_rate"])
 
