@@ -10,6 +10,7 @@ import pytest
 from nan_callbacks.diagnosis.lab import Start, Variation
 from nan_callbacks.diagnosis.origin import OriginKind
 from nan_callbacks.keras.lab import KerasLab
+from nan_callbacks.keras.lab_batch import Changes
 from tests.keras_adapter.runs import BACKEND, BATCH, compiled, data, network, same, state, train
 
 VARIATIONS = {
@@ -262,3 +263,12 @@ def test_nested_batches_and_sample_weights():
     lab = KerasLab(model, keras.tree.map_structure(keras.ops.convert_to_tensor, batch))
     assert not math.isfinite(lab.run(Variation()).grad_norms[0])
     assert math.isfinite(lab.run(Variation(without_rows=(5,))).grad_norms[0])
+
+
+@pytest.mark.parametrize(("steps", "is_time"), [(16, True), (15, False)])
+def test_sequences_are_reversed_and_targets_are_not(steps, is_time):
+    values = np.arange(4 * steps).reshape(4, steps)
+    batch = (keras.ops.convert_to_tensor(values, "int32"), keras.ops.convert_to_tensor(values, "int32"))
+    x, y = Changes([batch], batch).reverse_time(batch)
+    assert np.array_equal(keras.ops.convert_to_numpy(x), values[:, ::-1]) is is_time
+    assert np.array_equal(keras.ops.convert_to_numpy(y), values)

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from nan_callbacks.torch.lab_batch import Changes
 from nan_callbacks.torch.lab_evidence import alike_weights_of
 from nan_callbacks.torch.loss_calls import losses_of
 from nan_callbacks.torch.recorder import Recorder
@@ -94,3 +95,11 @@ def test_shares_are_normalised_twice_along_their_own_axis(end, twice):
     torch.manual_seed(0)
     found = losses_of(recorded(Ends(end), torch.randn(6, 8)), {})
     assert [each.activation for each in found if each.kind == "cross_entropy"] == ["softmax"] * twice
+
+
+@pytest.mark.parametrize(("steps", "is_time"), [(16, True), (15, False)])
+def test_sequences_are_reversed_and_targets_are_not(steps, is_time):
+    batch = (torch.arange(4.0 * steps).reshape(4, steps), torch.arange(4.0 * steps).reshape(4, steps))
+    x, y = Changes([batch], batch).reverse_time(batch)
+    assert torch.equal(x, batch[0].flip(1)) is is_time
+    assert torch.equal(y, batch[1])

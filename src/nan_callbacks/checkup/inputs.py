@@ -43,6 +43,9 @@ def examine_inputs(inputs: tuple[InputFacts, ...], rows_read: int) -> Iterator[N
         inputs: The inputs.
         rows_read: Rows that their values come from.
     """
+    multiplied = [facts for facts in inputs if facts.use in ("numbers", "indices")]
+    if len(multiplied) == 1:  # beside others it may be a grid, or positions
+        yield from _same_rows(multiplied[0], rows_read)
     for facts in inputs:
         if not facts.values.size or not facts.values.ndim or facts.values.dtype.kind not in "fiub":
             continue
@@ -145,12 +148,24 @@ def _all_alike(facts: InputFacts, rows_read: int) -> Iterator[Notice]:
         )  # fmt: skip
 
 
+def _same_rows(facts: InputFacts, rows_read: int) -> Iterator[Notice]:
+    """One sample for all: what was cut out, joined or looked up is always the same."""
+    values = facts.values
+    if values.ndim < 2 or min(rows_read, len(values)) < FEWEST_ROWS or np.all(values == values.flat[0]):
+        return
+    if np.all(values == values[:1]):
+        yield notice(
+            "DATA506", "all_constant", WARNING, facts.name,
+            f"All {len(values)} rows that were read are the same.",
+        )  # fmt: skip
+
+
 def _constant(facts: InputFacts, rows_read: int) -> Iterator[Notice]:
     values = facts.values
     if min(rows_read, len(values)) < FEWEST_ROWS or values.ndim < 2:
         return
     alike = list(_all_alike(facts, rows_read))
-    if alike:
+    if alike or np.all(values == values[:1]):
         yield from alike
         return
     cube = by_channel(values, facts.channel_axis)

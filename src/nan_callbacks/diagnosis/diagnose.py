@@ -64,7 +64,7 @@ def _without_a_failed_step(bench: Bench, evidence: Evidence, hypotheses: Sequenc
     state = standstill(bench, evidence)
     if state.note:  # a loss may fall for a while although the program is wrong
         certain = {concern.code for concern in evidence.concerns if concern.certain}
-        certain.add("DATA510")  # one label for all is soon learnt, and nothing else
+        certain |= {"DATA510", "LOSS403"}  # one label for all is soon learnt, and a softmax of a softmax falls as well
         seen = [each for each in hypotheses if each.settles and (each.code in certain or state.slow)]
         wrong = [_Tested(hypothesis=each) for each in seen]
         return _diagnosis(evidence, bench, _verdicts(wrong, evidence, None), "" if wrong else state.note)

@@ -12,6 +12,9 @@ from typing import Protocol
 
 from nan_callbacks.diagnosis.origin import ReplayResult
 
+FEWEST_TIME_STEPS = 16
+"""Length of axis 1 from which it may be time."""
+
 
 class Start(enum.StrEnum):
     """The state that a trial begins with."""
@@ -44,6 +47,8 @@ class Variation:
     """Inputs brought to mean 0 and standard deviation 1 per feature, by the statistics of the recent batches."""
     input_scale: float = 1.0
     """Floating point inputs are multiplied by this."""
+    reverse_time: bool = False
+    """Inputs of at least 16 time steps (axis 1, behind the rows) in the opposite order."""
     target_scale: float = 1.0
     """Floating point targets are multiplied by this."""
     clip_targets: bool = False
@@ -77,6 +82,7 @@ class Variation:
             ("with another batch", self.other_batch),
             ("then another batch", self.then_other),
             ("inputs standardised", self.standardise),
+            ("sequences reversed", self.reverse_time),
             (f"inputs × {self.input_scale:g}", self.input_scale != 1.0),
             (f"targets × {self.target_scale:g}", self.target_scale != 1.0),
             ("targets clipped to their usual range", self.clip_targets),

@@ -105,8 +105,11 @@ def standstill(bench: Bench, evidence: Evidence) -> Standstill:
     if clearly or (len(losses) == RECENTLY and _falls_slowly(losses)):
         said = f"from {number(head(losses))} to {number(tail(losses))} over {len(losses)} steps"
         return Standstill(note=f"Nothing to diagnose: the loss is falling, {said}.", slow=not clearly)
+    history = evidence.history
+    never_fell = history.from_start and len(history.losses) >= FEWEST and end_over_start(history.losses) > UNTRAINED
     run = bench.run(bench.goal.base, control=True)
-    if run is not None and bench.goal.failed(run) is False:
+    # The few batches of a trial come round again and can be learnt by heart: the run itself knows better.
+    if run is not None and bench.goal.failed(run) is False and not never_fell:
         return Standstill(note="Nothing to diagnose: the loss falls when the recent batches are trained on.")
     present, fresh = bench.run(Variation(), control=True), bench.run(Variation(start=Start.FRESH), control=True)
     ours = present.trial.losses if present is not None else ()
@@ -119,8 +122,6 @@ def standstill(bench: Bench, evidence: Evidence) -> Standstill:
     if ratio < LEARNT:
         said = f"the loss is {number(ours[0])}, that of fresh weights {number(theirs[0])}"
         return Standstill(note=f"Nothing to diagnose: the loss stands still because the model has learnt; {said}.")
-    history = evidence.history
-    never_fell = history.from_start and len(history.losses) >= FEWEST and end_over_start(history.losses) > UNTRAINED
     return Standstill(untrained=never_fell or not ratio < UNTRAINED)
 
 

@@ -11,6 +11,7 @@ from keras import ops
 
 from nan_callbacks.diagnosis.batch_evidence import NamedArray
 from nan_callbacks.diagnosis.evidence import Role
+from nan_callbacks.diagnosis.lab import FEWEST_TIME_STEPS
 from nan_callbacks.keras.replay_batch import ROLES, named_parts
 
 _ROLES = dict(zip(ROLES, (Role.INPUT, Role.TARGET, Role.WEIGHT), strict=True))
@@ -148,6 +149,17 @@ class Changes:
             known = [each[np.isfinite(each)] for each in self._same_part(name)]
             usual = np.concatenate(known) if known else np.empty(0)
             return like(part, array.clip(usual.min(), usual.max())) if usual.size else part
+
+        return map_parts(batch, change)
+
+    def reverse_time(self, batch: Any) -> Any:
+        """Inputs with a long second axis in the opposite order along it."""
+
+        def change(name: str, part: Any) -> Any:
+            array = as_numpy(part)
+            if role_of(name) is not Role.INPUT or array is None or array.ndim < 2 or array.shape[1] < FEWEST_TIME_STEPS:
+                return part
+            return like(part, np.ascontiguousarray(array[:, ::-1]))
 
         return map_parts(batch, change)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from keras import ops
 
 from nan_callbacks.checkup.facts import LossFacts
-from nan_callbacks.diagnosis.lab import Trial, Variation
+from nan_callbacks.diagnosis.lab import Start, Trial, Variation
 from nan_callbacks.keras.lab import KerasLab
 from nan_callbacks.keras.lab_batch import map_parts
 
@@ -49,8 +49,19 @@ def _compares_others(lab: KerasLab, losses: Sequence[LossFacts]) -> bool:
     def is_doubtful(name: str, part: Any) -> bool:
         return name.partition("[")[0] == "y" and tuple(part.shape) in shapes
 
+    return any(_compares_others_from(start, lab, is_doubtful, shapes) for start in (Start.PRESENT, Start.FRESH))
+
+
+def _compares_others_from(
+    start: Start,
+    lab: KerasLab,
+    is_doubtful: Callable[[str, Any], bool],
+    shapes: Mapping[tuple[int, ...], tuple[int, ...]],
+) -> bool:
+    """From fresh weights as well: where all units have died meanwhile, nothing makes a difference any more."""
+
     def differ(one: Any, other: Any) -> bool | None:
-        trials = [lab.on(batch).run(Variation()) for batch in (one, other)]
+        trials = [lab.on(batch).run(Variation(start=start)) for batch in (one, other)]
         return _differ(*trials) if _ran(*trials) else None
 
     given = lab.failed_batch

@@ -320,6 +320,8 @@ class TorchLab:
         changes = self._changes
         if variation.standardise:
             batch = changes.standardise(batch)
+        if variation.reverse_time:
+            batch = changes.reverse_time(batch)
         if variation.clip_targets:
             batch = changes.clip_targets(batch)
         if variation.input_scale != 1.0:

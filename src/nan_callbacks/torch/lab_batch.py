@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nan_callbacks.diagnosis.batch_evidence import NamedArray
 from nan_callbacks.diagnosis.evidence import Role
+from nan_callbacks.diagnosis.lab import FEWEST_TIME_STEPS
 
 DEPTH = 6
 """Containers within each other that are looked into."""
@@ -198,6 +199,15 @@ class Changes:
             mean, std = known.mean(0), known.std(0, correction=0)
             moved = (tensor.movedim(axis, -1) - mean) / torch.where(std > 0, std, torch.ones_like(std))
             return moved.movedim(-1, axis).to(tensor.dtype)
+
+        return map_tensors(batch, change)
+
+    def reverse_time(self, batch: Any) -> Any:
+        """Inputs with a long second axis in the opposite order along it."""
+
+        def change(name: str, tensor: Tensor) -> Tensor:
+            is_long = tensor.dim() >= 2 and tensor.shape[1] >= FEWEST_TIME_STEPS
+            return tensor.flip(1) if is_long and self._role(name) is Role.INPUT else tensor
 
         return map_tensors(batch, change)
 

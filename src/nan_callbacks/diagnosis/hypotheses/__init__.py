@@ -43,6 +43,7 @@ RULES: tuple[Rule, ...] = (
     activations.dead_units,
     activations.saturated,
     gradients.vanishing,
+    gradients.forgotten,
     gradients.cut_off,
     labels.single_class,
     labels.unrelated_labels,

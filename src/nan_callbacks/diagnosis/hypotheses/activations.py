@@ -39,6 +39,8 @@ def bad_initialisation(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     origin = evidence.replay.origin if evidence.replay else None
     if not odd and origin is not None and origin.kind is OriginKind.PARAMETERS:
         return None  # broken by an update
+    if not odd and len(evidence.history.losses) > FEW_STEPS:
+        return None  # it has gone well for as long as a trial from fresh weights would
     traced = origin is not None and origin.kind is OriginKind.OPERATION
     if not odd and (goal.kind is Kind.STALL or (traced and origin is not None and code_of_origin(origin) != "NAN110")):
         return None

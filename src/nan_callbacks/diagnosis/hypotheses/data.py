@@ -20,6 +20,13 @@ from nan_callbacks.diagnosis.experiments import (
 )
 from nan_callbacks.diagnosis.goal import SHORT_RUN, Goal, Kind
 from nan_callbacks.diagnosis.hypotheses.hypothesis import HALF, Hypothesis, batch_rows, is_early
+from nan_callbacks.diagnosis.hypotheses.numerics import (
+    DIVISION,
+    LOG_OF_ZERO,
+    SINGULARITY,
+    code_of_origin,
+    rows_to_blame,
+)
 from nan_callbacks.diagnosis.origin import OriginKind
 
 FAR_FROM_UNIT = 10.0
@@ -39,6 +46,8 @@ learning rate, a thousandth as a rule."""
 
 FAR_APART = 100.0
 """Ratio of the features' standard deviations that is worth a sentence."""
+
+EDGES = (LOG_OF_ZERO, DIVISION, SINGULARITY)
 
 OUTLIER_RATIO = 10.0
 """As in :attr:`.BatchPart.outlier_rows`."""
@@ -105,9 +114,20 @@ def unscaled_data(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     because = [f"{part.failed.name or part.role.value} has {_moments(part)}"]
     if part.feature_std_ratio >= FAR_APART:
         because.append(f"its features differ in scale by a factor of {number(part.feature_std_ratio)}")
+    # Numbers on another scale miss an edge that a few rows hit exactly: that proves nothing about the others.
+    score = 0.45 if _is_an_edge(evidence, goal) else 0.8
     return Hypothesis(
-        code="DATA502", score=0.8, because=tuple(because), experiments=_scaled(evidence, goal, standardise=True)
+        code="DATA502", score=score, because=tuple(because), experiments=_scaled(evidence, goal, standardise=True)
     )
+
+
+def _is_an_edge(evidence: Evidence, goal: Goal) -> bool:
+    """Whether an operation failed in a few rows, at zero or next to it."""
+    origin = evidence.replay.origin if evidence.replay else None
+    if goal.kind is not Kind.NON_FINITE or origin is None or origin.kind is not OriginKind.OPERATION:
+        return False
+    rows = rows_to_blame(evidence)
+    return code_of_origin(origin) in EDGES and 0 < 2 * len(rows) <= batch_rows(evidence)
 
 
 def _is_offset(part: BatchPart) -> bool:

@@ -8,20 +8,21 @@ from dataclasses import replace
 
 from nan_callbacks.core.sentences import number
 from nan_callbacks.core.statistics import median
-from nan_callbacks.diagnosis.evidence import Evidence
+from nan_callbacks.diagnosis.evidence import Evidence, Role
 from nan_callbacks.diagnosis.experiments import (
     Experiment,
     Judge,
     Requirement,
+    fresh_run,
     inflated,
     instead,
     snapshot_run,
     trained,
 )
-from nan_callbacks.diagnosis.goal import Goal, Kind, Measured, blows_up, is_finite
+from nan_callbacks.diagnosis.goal import SHORT_RUN, Goal, Kind, Measured, blows_up, is_finite
 from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis, is_early
 from nan_callbacks.diagnosis.hypotheses.numerics import fails_by_itself
-from nan_callbacks.diagnosis.lab import Start, Variation
+from nan_callbacks.diagnosis.lab import FEWEST_TIME_STEPS, Start, Variation
 from nan_callbacks.diagnosis.origin import Origin, Phase
 
 EXPLOSION = 10.0
@@ -84,6 +85,18 @@ def exploding(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         experiments=tuple(experiments),
         observed=by_itself and not any(part.outlier_rows for part in evidence.batch),
     )
+
+
+def forgotten(evidence: Evidence, goal: Goal) -> Hypothesis | None:
+    """GRAD202: what matters stands at the beginning of a sequence, and a recurrence has lost it by the end."""
+    inputs = [part for part in evidence.batch if part.role is Role.INPUT]
+    long = [part for part in inputs if len(part.failed.shape) > 1 and part.failed.shape[1] >= FEWEST_TIME_STEPS]
+    if goal.kind is not Kind.STALL or not evidence.recurrent or not long:
+        return None
+    steps = max(part.failed.shape[1] for part in long)
+    because = (f"the model is recurrent, over {steps} time steps: its gradient is a product over them",)
+    begun = trained(fresh_run(2 * SHORT_RUN), reverse_time=True)  # recurrences learn slowly
+    return Hypothesis(code="GRAD202", score=0.655, because=because, experiments=(begun,))
 
 
 def vanishing(evidence: Evidence, goal: Goal) -> Hypothesis | None:

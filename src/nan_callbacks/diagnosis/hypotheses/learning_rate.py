@@ -29,6 +29,10 @@ from nan_callbacks.diagnosis.hypotheses.numerics import fails_by_itself
 THROWN = 2.0
 """Growth of all weights since the beginning of a run that has not learnt, from which its steps are suspected."""
 
+RAISED = 5.0
+"""Growth of the rate itself, within the recorded steps, from which it is suspected: a warm-up ends where it is meant
+to, a schedule that multiplies where it should divide does not end."""
+
 AT_REST = 16
 """Last steps in which a rate of zero must have been next to zero already."""
 
@@ -56,7 +60,11 @@ def too_high(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     thrown = goal.kind is Kind.STALL and len(norms) > 1 and norms[-1] > THROWN * norms[0]
     if thrown:  # what has died or saturated meanwhile is what became of it
         because.append(f"the norm of the weights went from {number(norms[0])} to {number(norms[-1])}")
-    score = 0.75 if grown or goal.kind is Kind.DIVERGENCE else (0.7 if suspicious or thrown else 0.3)
+    lowest = min((each for each in evidence.history.learning_rates if each > 0.0), default=0.0)
+    raised = rate is not None and 0.0 < RAISED * lowest <= rate
+    if raised:
+        because.append(f"it has risen from {number(lowest)}")
+    score = 0.75 if grown or goal.kind is Kind.DIVERGENCE else (0.7 if suspicious or thrown or raised else 0.3)
     experiments = _lower(evidence, goal, early and not by_itself)
     return Hypothesis(code="OPT601", score=score, because=tuple(because), experiments=experiments)
 

@@ -26,7 +26,7 @@ OVERFLOW, LOG_OF_ZERO, DIVISION, SINGULARITY, DOMAIN = "NAN110", "NAN111", "NAN1
 
 _LOGARITHMS = {"log", "log1p", "xlogy", "logit", "lgamma", "digamma"}
 _DIVISIONS = {"divide", "reciprocal", "remainder", "rsqrt", "mean"}
-_ROOTS = {"sqrt", "cbrt", "norm", "std", "var"}
+_ROOTS = {"sqrt", "cbrt", "norm", "std", "var", "hypot"}
 _BOUNDED = {"acos", "asin", "atanh", "erfinv"}
 _GROWING = {
     "exp", "expm1", "sinh", "cosh", "softplus", "power", "add", "subtract", "multiply", "sum", "matmul",
@@ -121,11 +121,12 @@ def _backward(operation: str, operands: list[TensorSummary]) -> str | None:
     at_zero = any(operand.zeros for operand in operands)
     if operation in _ROOTS or operation in _BOUNDED or operation in ("atan2", "acosh"):
         return SINGULARITY
-    if operation in _LOGARITHMS or operation in _DIVISIONS:
+    if operation in _DIVISIONS:
+        return DIVISION  # the quotient may not have been used, or been -Inf in an exponential
+    if operation in _LOGARITHMS:
         # The forward value at zero was no origin, so it was not used: the trap of `where`. Its derivative is infinite
         # all the same, and 0 * Inf is NaN.
-        near = LOG_OF_ZERO if operation in _LOGARITHMS else DIVISION
-        return SINGULARITY if at_zero or (operation in _LOGARITHMS and _lowest(operands) < 0) else near
+        return SINGULARITY if at_zero or _lowest(operands) < 0 else LOG_OF_ZERO
     if operation == "power":
         # Below zero the value is NaN, and was not used either.
         return SINGULARITY if at_zero or _lowest(operands[:1]) < 0 else OVERFLOW

@@ -9,11 +9,15 @@ from nan_callbacks.diagnosis.evidence import Evidence
 from nan_callbacks.diagnosis.experiments import LOWER_RATE, Experiment, ends_lower, trained
 from nan_callbacks.diagnosis.goal import Goal, Kind, is_calm, stands_still
 from nan_callbacks.diagnosis.hypotheses.hypothesis import HALF, Hypothesis
+from nan_callbacks.diagnosis.hypotheses.numerics import DIVISION, OVERFLOW, code_of_origin
 from nan_callbacks.diagnosis.origin import OriginKind, Phase
 
 
 def half_precision(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     """OPT604: a number that float32 holds easily is too large or too small for a half-precision format."""
+    own = _cast_by_hand(evidence)
+    if own and goal.kind is Kind.NON_FINITE:
+        return own
     if evidence.precision not in HALF or goal.kind is Kind.DIVERGENCE:
         return None
     if goal.kind is Kind.STALL:
@@ -26,6 +30,19 @@ def half_precision(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     treatment = replace(goal.base, dtype="float32")
     experiment = Experiment(treatment=treatment, controls=(goal.base,))
     return Hypothesis(code="OPT604", score=0.55, because=tuple(because), experiments=(experiment,))
+
+
+def _cast_by_hand(evidence: Evidence) -> Hypothesis | None:
+    """An operation in a half-precision format of a model that is not: its code casts, and no trial can undo that."""
+    origin = evidence.replay.origin if evidence.replay else None
+    if origin is None or evidence.precision in HALF or origin.kind is not OriginKind.OPERATION:
+        return None
+    casts = [operand for operand in origin.operands if operand.dtype in HALF and operand.largest_magnitude is not None]
+    if not casts or code_of_origin(origin) not in (OVERFLOW, DIVISION):
+        return None
+    because = [f"{origin.operation} computes in {casts[0].dtype}, which ends at {HALF[casts[0].dtype]}"]
+    because += [f"{each.name or 'an operand'} reaches {number(each.largest_magnitude)}" for each in casts[:2]]
+    return Hypothesis(code="OPT604", score=0.81, because=tuple(because), observed=True, settles=True)
 
 
 def _too_coarse(evidence: Evidence, goal: Goal) -> Hypothesis:
