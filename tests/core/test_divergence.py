@@ -77,6 +77,8 @@ def test_weights_may_grow_while_the_loss_leaves_a_plateau():
         noise=log_normal(END, sigma=0.02),
     )
     assert gradual == []
+    torn = findings_of(after_onset(0.88), grows_by(5.0), noise=log_normal(END, sigma=0.02))
+    assert [finding.code for finding in torn] == ["LOSS402"]
 
 
 @pytest.mark.parametrize("fall", [1.0, 0.97])
