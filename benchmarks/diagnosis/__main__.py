@@ -1,7 +1,7 @@
 """How well incidents are explained: corpus, scores, and what the frameworks' own tools say of the same programs.
 
 Usage: python -m benchmarks.diagnosis [--framework lightning|keras] [--backend tensorflow|jax|torch]
-           [--part tuning|held_out|fresh|unseen|latest|posted] [--only NAME] [--json FILE] [--verbose]
+           [--part tuning|held_out|fresh|unseen|latest|posted|recent] [--only NAME] [--json FILE] [--verbose]
 """
 
 from __future__ import annotations
