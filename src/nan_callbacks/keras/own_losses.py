@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from keras import ops
 
 from nan_callbacks.checkup.facts import LossFacts
-from nan_callbacks.diagnosis.lab import Start, Trial, Variation
+from nan_callbacks.diagnosis.lab import Start, Variation
 from nan_callbacks.keras.lab import KerasLab
 from nan_callbacks.keras.lab_batch import map_parts
 
@@ -45,34 +46,55 @@ def _is_in_doubt(loss: LossFacts) -> bool:
 
 def _compares_others(lab: KerasLab, losses: Sequence[LossFacts]) -> bool:
     shapes = {loss.targets.shape: loss.predictions.shape for loss in losses if _is_in_doubt(loss)}
-
-    def is_doubtful(name: str, part: Any) -> bool:
-        return name.partition("[")[0] == "y" and tuple(part.shape) in shapes
-
-    return any(_compares_others_from(start, lab, is_doubtful, shapes) for start in (Start.PRESENT, Start.FRESH))
+    asked = _Asked(lab, shapes)
+    # From fresh weights as well: where all units have died meanwhile, nothing makes a difference any more.
+    return any(asked.compares_others(start) for start in (Start.PRESENT, Start.FRESH))
 
 
-def _compares_others_from(
-    start: Start,
-    lab: KerasLab,
-    is_doubtful: Callable[[str, Any], bool],
-    shapes: Mapping[tuple[int, ...], tuple[int, ...]],
-) -> bool:
-    """From fresh weights as well: where all units have died meanwhile, nothing makes a difference any more."""
+class _Asked:
+    """The step with its batch as given and changed, each in a laboratory that is set up (and compiles) once.
 
-    def differ(one: Any, other: Any) -> bool | None:
-        trials = [lab.on(batch).run(Variation(start=start)) for batch in (one, other)]
-        return _differ(*trials) if _ran(*trials) else None
+    Args:
+        lab: The step, held still.
+        shapes: Of targets, and of the outputs that they belong to.
+    """
 
-    given = lab.failed_batch
-    in_shape = _changed(given, is_doubtful, lambda part: ops.reshape(part, shapes[tuple(part.shape)]))
-    if not differ(given, in_shape):
-        return False
-    if differ(given, _changed(given, is_doubtful, _rolled)) is False:
-        return True
-    return bool(differ(given, _changed(given, _has_rows, _rolled))) and (
-        differ(in_shape, _changed(in_shape, _has_rows, _rolled)) is False
-    )
+    def __init__(self, lab: KerasLab, shapes: Mapping[tuple[int, ...], tuple[int, ...]]) -> None:
+        self._lab, self._shapes = lab, shapes
+
+    def compares_others(self, start: Start) -> bool:
+        """Whether outputs are compared with targets of others, tried from some weights."""
+        given, in_shape = self._lab, self._in_shape
+        if not _differ(start, given, in_shape):
+            return False
+        if _differ(start, given, self._rolled_targets) is False:
+            return True
+        return bool(_differ(start, given, self._rolled_samples)) and (
+            _differ(start, in_shape, self._rolled_samples_in_shape) is False
+        )
+
+    @cached_property
+    def _in_shape(self) -> KerasLab:
+        reshaped = _changed(self._lab.failed_batch, self._is_doubtful, self._reshaped)
+        return self._lab.on(reshaped)
+
+    @cached_property
+    def _rolled_targets(self) -> KerasLab:
+        return self._lab.on(_changed(self._lab.failed_batch, self._is_doubtful, _rolled))
+
+    @cached_property
+    def _rolled_samples(self) -> KerasLab:
+        return self._lab.on(_changed(self._lab.failed_batch, _has_rows, _rolled))
+
+    @cached_property
+    def _rolled_samples_in_shape(self) -> KerasLab:
+        return self._lab.on(_changed(self._in_shape.failed_batch, _has_rows, _rolled))
+
+    def _is_doubtful(self, name: str, part: Any) -> bool:
+        return name.partition("[")[0] == "y" and tuple(part.shape) in self._shapes
+
+    def _reshaped(self, part: Any) -> Any:
+        return ops.reshape(part, self._shapes[tuple(part.shape)])
 
 
 def _rolled(part: Any) -> Any:
@@ -88,11 +110,10 @@ def _changed(batch: Any, which: Callable[[str, Any], bool], change: Callable[[An
     return map_parts(batch, lambda name, part: change(part) if which(name, part) else part)
 
 
-def _ran(*trials: Trial) -> bool:
-    return all(trial.supported and not trial.raised for trial in trials)
-
-
-def _differ(one: Trial, other: Trial) -> bool:
-    """Whether losses or gradients are not the same."""
-    pairs = zip((*one.losses, *one.grad_norms), (*other.losses, *other.grad_norms), strict=False)
-    return any(not math.isclose(first, second, rel_tol=ROUNDING, abs_tol=1e-9) for first, second in pairs)
+def _differ(start: Start, one: KerasLab, other: KerasLab) -> bool | None:
+    """Whether losses or gradients of the step are not the same; None if it cannot be run."""
+    first, second = (lab.run(Variation(start=start)) for lab in (one, other))
+    if any(trial.raised or not trial.supported for trial in (first, second)):
+        return None
+    pairs = zip((*first.losses, *first.grad_norms), (*second.losses, *second.grad_norms), strict=False)
+    return any(not math.isclose(some, others, rel_tol=ROUNDING, abs_tol=1e-9) for some, others in pairs)
