@@ -281,3 +281,15 @@ def test_token_ids_of_a_padded_batch_are_no_constant():
     ids = InputFacts(name="x", values=values, use="indices", first_layer="words", table_rows=9)
 
     assert list(examine_inputs((ids,), 64)) == []
+
+
+def test_one_sample_for_all_is_told_if_it_is_the_only_input():
+    same = np.repeat(normal(1, 6), 64, axis=0)
+    assert ("DATA506", "all_constant") in said(healthy(inputs=(numbers(same),)))
+    grid = numbers(same, name="grid")
+    assert ("DATA506", "all_constant") not in said(healthy(inputs=(numbers(normal(64, 6)), grid)))
+
+
+@pytest.mark.parametrize("values", [np.empty((64, 0)), np.repeat([["a", "b"]], 64, axis=0)])
+def test_nothing_and_text_are_not_compared(values):
+    assert said(healthy(inputs=(numbers(values),))) == []

@@ -63,6 +63,48 @@ def test_steps_at_the_usual_level_confirm_the_cut(quantity: str):
     assert run.monitor.lr_scale == 0.5
 
 
+def test_large_steps_of_another_optimizer_say_nothing():
+    run = SimulatedRun()
+
+    def turns(count: int, first: float) -> None:
+        for _ in range(count):
+            run.attempt(stream=0, grad_norm=first, competing=True)
+            run.attempt(stream=1, grad_norm=500.0, competing=True)
+
+    turns(160, 1.0)
+    for _ in range(3):
+        run.attempt(stream=0, grad_norm=100.0, competing=True)
+    assert run.decisions[-1].action is ROLLBACK
+    turns(30, 1.0)
+    assert not any(decision.level_accepted for decision in run.decisions)
+    assert run.monitor.lr_scale == 0.5
+
+
+def test_only_the_cut_for_the_spikes_is_taken_back():
+    run = SimulatedRun()
+    run.healthy(160)
+    run.actions(3, grad_norm=math.nan)  # cured by a cut
+    run.healthy(60)
+    assert run.monitor.lr_scale == 0.5
+    run.actions(3, loss=12.0)
+    assert run.monitor.lr_scale < 0.5
+
+    run.actions(8, loss=8.0)
+    assert run.decisions[-1].level_accepted
+    assert run.monitor.lr_scale == 0.5
+
+
+def test_the_large_losses_of_an_early_state_are_its_own():
+    """The only snapshot is one of the first steps, when the loss was as large as what is a spike now."""
+    run = SimulatedRun(snapshot_every_n_steps=500, window_size=32)
+    run.follow([100.0] * 30 + [max(1.0, 100.0 * 0.97**step) for step in range(350)])
+    run.actions(3, loss=30.0)
+    assert run.decisions[-1].action is ROLLBACK
+
+    run.actions(8, loss=90.0)
+    assert run.monitor.lr_scale == 0.5
+
+
 @pytest.mark.parametrize("quantity", ["loss", "grad_norm", "statistics_jump"])
 def test_every_quantity_has_a_way_to_a_new_level(quantity: str):
     run = SimulatedRun()

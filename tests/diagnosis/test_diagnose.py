@@ -616,3 +616,17 @@ def test_a_rate_that_has_risen_is_tried_before_clipping():
     }
     assert codes[True].index("OPT601") < codes[True].index("GRAD203")
     assert codes[False].index("OPT601") > codes[False].index("GRAD203")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "operation", "largest", "told"),
+    [("float16", "power", 418.0, True), ("bfloat16", "exp", 200.0, False), ("float16", "divide", 1.0, False)],
+)
+def test_a_cast_by_hand_is_to_blame_for_what_float32_would_hold(dtype, operation, largest, told):
+    operand = TensorSummary(name="x", shape=(8,), dtype=dtype, minimum=0.0, maximum=largest, zeros=2)
+    result = TensorSummary(name="y", shape=(8,), dtype=dtype, positive_inf=1)
+    origin = Origin(
+        kind=OriginKind.OPERATION, phase=Phase.FORWARD, operation=operation, operands=(operand,), result=result
+    )
+    evidence = Evidence(seen=seen(), replay=ReplayResult(origin=origin, reproduced=True))
+    assert ("OPT604" in [each.code for each in hypothesise(evidence)]) is told

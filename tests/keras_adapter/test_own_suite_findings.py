@@ -6,6 +6,7 @@ import pytest
 from keras import layers, ops
 
 from nan_callbacks.keras import NaNGuard
+from nan_callbacks.keras.backend import KEPT_AS
 from tests.keras_adapter.runs import BACKEND, same, state
 
 rng = np.random.default_rng(0)
@@ -261,3 +262,39 @@ def test_an_optimizer_that_nobody_uses_is_not_built():
         assert not model.optimizer.built
         ends.append([np.array(ops.convert_to_numpy(each)) for each in (*model.variables, *model.first.variables)])
     assert same(*ends)
+
+
+@only_tensorflow
+def test_what_a_step_has_built_is_known_to_the_next_fit():
+    """Optimizers that the first step builds: a rollback must take their moments back as well."""
+    keras.utils.set_random_seed(1)
+    model = Adversaries()
+    model.compile(keras.optimizers.Adam(), keras.optimizers.Adam(), jit_compile=False)
+    for _ in range(2):
+        model.fit(X, batch_size=16, shuffle=False, verbose=0, callbacks=[guard()])
+    known = {id(each) for each in getattr(model.train_function, KEPT_AS).groups.all}
+    assert all(id(each) in known for one in (model.first, model.second) for each in one._momentums + one._velocities)
+
+
+@only_tensorflow
+def test_data_with_optional_parts_after_arrays():
+    import tensorflow as tf
+
+    keras.utils.set_random_seed(1)
+    x, extra = keras.Input((8,), name="x"), keras.Input((8,), name="extra", optional=True)
+
+    class Both(layers.Layer):
+        def call(self, first, second=None):
+            return first if second is None else first + second
+
+    model = keras.Model({"x": x, "extra": extra}, layers.Dense(1)(Both()(x, extra)))
+    model.compile("sgd", "mse", jit_compile=False)
+    model.fit({"x": X, "extra": X}, Y, batch_size=16, verbose=0, callbacks=[guard()])
+
+    def optional(part, target):
+        return {"x": part, "extra": tf.experimental.Optional.empty(tf.TensorSpec((16, 8)))}, target
+
+    data = tf.data.Dataset.from_tensor_slices((X[:64], Y[:64])).batch(16, drop_remainder=True).map(optional)
+    watch = guard()
+    model.fit(data, verbose=0, callbacks=[watch])
+    assert watch.summary["steps"] == 4

@@ -1,6 +1,7 @@
 """A replay leaves nothing behind: the next real step goes as if there had been none."""
 
 import random
+import threading
 
 import keras
 import numpy as np
@@ -9,6 +10,12 @@ from keras import layers, ops
 
 from nan_callbacks.keras.replay import replay
 from tests.keras_adapter.replay_expectations import BACKEND, arrays, compiled, tensors
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    """Threads that other tests have left behind are no loaders of these ones' data."""
+    monkeypatch.setattr(threading, "enumerate", lambda: [threading.current_thread()])
 
 
 class Fails(layers.Layer):

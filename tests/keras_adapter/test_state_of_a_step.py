@@ -58,7 +58,7 @@ class TMonitor(threading.Thread):
 
 @pytest.mark.parametrize(("kind", "kept"), [(TMonitor, True), (threading.Thread, False)], ids=["progress", "loader"])
 def test_streams_are_left_to_threads_that_may_load_data_only(kind, kept, monkeypatch):
-    alive = [threading.current_thread(), threading.main_thread(), kind(target=print)]
+    alive = [threading.current_thread(), kind(target=print)]
     monkeypatch.setattr(threading, "enumerate", lambda: alive)  # the tests' own runner has threads besides
     np.random.seed(1)  # noqa: NPY002
     before = np.random.get_state()[1].copy()  # noqa: NPY002

@@ -43,12 +43,11 @@ def examine_inputs(inputs: tuple[InputFacts, ...], rows_read: int) -> Iterator[N
         inputs: The inputs.
         rows_read: Rows that their values come from.
     """
-    multiplied = [facts for facts in inputs if facts.use in ("numbers", "indices")]
+    known = [each for each in inputs if each.values.size and each.values.ndim and each.values.dtype.kind in "fiub"]
+    multiplied = [facts for facts in known if facts.use in ("numbers", "indices")]
     if len(multiplied) == 1:  # beside others it may be a grid, or positions
         yield from _same_rows(multiplied[0], rows_read)
-    for facts in inputs:
-        if not facts.values.size or not facts.values.ndim or facts.values.dtype.kind not in "fiub":
-            continue
+    for facts in known:
         yield from _non_finite(facts)
         if facts.use == "indices":
             yield from list(_out_of_table(facts)) or _all_alike(facts, rows_read)

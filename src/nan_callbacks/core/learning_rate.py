@@ -40,6 +40,16 @@ class LearningRateScale:
             self.scale = self._before_cut
             self._before_cut = None
 
+    def take_back(self, scale: float) -> None:
+        """Take back the last cut alone.
+
+        Args:
+            scale: The scale before it.
+        """
+        self.scale = max(self.scale, scale)
+        if self._before_cut is not None and self.scale >= self._before_cut:
+            self._before_cut = None
+
     def confirm(self) -> None:
         """The run made progress with the present scale: later undos stop here."""
         self._before_cut = None

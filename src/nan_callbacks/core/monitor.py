@@ -93,6 +93,8 @@ class Monitor:
                 each.accept_level()
         if decision.action is Action.ROLLBACK:
             self._rewind_detectors()
+            if self.policy.spiking is not None:
+                self.policy.restored(self._stream(self.policy.spiking).limits())
             self._norm_origin = self.step
         return decision
 

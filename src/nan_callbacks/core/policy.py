@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -14,6 +13,7 @@ from nan_callbacks.core.decision import Decision
 from nan_callbacks.core.finding import Action, Finding
 from nan_callbacks.core.learning_rate import LearningRateScale
 from nan_callbacks.core.ledger import Ledger
+from nan_callbacks.core.limits import Limits
 from nan_callbacks.core.observation import StepObservation
 from nan_callbacks.core.statistics import median
 
@@ -35,6 +35,9 @@ AFTERWARDS = 8
 AS_LARGE = 0.5
 """Share of the smallest dropped value from which steps from a known-good state are as large: a spike is ten times the
 usual at least, so that steps at the usual level come to a tenth."""
+WELL_ABOVE = 0.3
+"""Share of the limit at that state from which they are well above what was usual there: three times the median at
+least. An early state has large losses of its own."""
 
 SPIKES = frozenset({"GRAD201", "LOSS401", "ACT301"})
 """Findings about finite values: harder data can cause them as well as a broken state."""
@@ -82,10 +85,14 @@ class Policy:
         """The present run of dropped steps of each optimizer: one may fail for good while another goes on."""
         self._rollbacks = 0
         self._applied_since_rollback = 0
+        self.spiking: int | None = None
+        """The optimizer whose spikes led to the last rollback, as long as its steps since are compared with them."""
         self._spikes: dict[str, float] = {}
-        """What led to the last rollback, if it was spikes: the smallest value of each quantity."""
+        """The smallest value of each quantity that was a spike; from :meth:`restored` on, what is as large."""
         self._afterwards: dict[str, list[float]] = {}
         """The same quantities in the applied steps since."""
+        self._scale_before = 1.0
+        """The learning rate's scale before that rollback."""
         self.gave_up = False
 
     def decide(self, seen: StepObservation, findings: list[Finding], *, suspicious: bool = False) -> Decision:
@@ -123,19 +130,34 @@ class Policy:
             self.learning_rate.undo()  # rollbacks did not help: the loss value is broken and not the training
         if not findings and not suspicious:
             self.ledger.clean_step()
-        if self._spikes and self._is_as_large(seen):
-            return self._accept_level(findings, action=Action.OBSERVE)
+        if seen.stream == self.spiking and self._is_as_large(seen):
+            self.learning_rate.take_back(self._scale_before)
+            return self._data_have_changed(Action.OBSERVE, findings)
         return self._decision(Action.OBSERVE, findings, "", lr_recovered=recovered)
+
+    def restored(self, limits: Limits) -> None:
+        """The detectors of the optimizer :attr:`spiking` are back at a known-good state.
+
+        Args:
+            limits: Those that hold there.
+        """
+        there = {"loss": limits.max_loss, "grad_norm": limits.max_grad_norm}
+        self._spikes = {
+            name: max(AS_LARGE * value, WELL_ABOVE * there[name])
+            for name, value in self._spikes.items()
+            if name in there and math.isfinite(there[name])
+        }
 
     def _is_as_large(self, seen: StepObservation) -> bool:
         """Whether the steps from the known-good state turn out to be about as large as those that led back to it."""
         for quantity, value in (("loss", seen.loss), ("grad_norm", seen.grad_norm)):
             if quantity in self._spikes and value is not None and math.isfinite(value):
                 self._afterwards.setdefault(quantity, []).append(value)
-        if self._applied_since_rollback < AFTERWARDS:
+        known = max(map(len, self._afterwards.values()), default=0)
+        if known < AFTERWARDS and self._spikes:
             return False
-        spikes, self._spikes = self._spikes, {}
-        return any(median(values) >= AS_LARGE * spikes[name] > 0.0 for name, values in self._afterwards.items())
+        self.spiking = None
+        return any(median(values) >= self._spikes[name] > 0.0 for name, values in self._afterwards.items())
 
     def _dropped(self, seen: StepObservation, findings: list[Finding]) -> Decision:
         share = sum(self._recent_drops) / len(self._recent_drops)
@@ -150,8 +172,11 @@ class Policy:
             return self._decision(Action.SKIP_STEP, findings, "")
         if self._rollbacks > 0 and self._applied_since_rollback == 0 and run.only_spikes:
             return self._accept_level(findings)
-        spikes = run.least if run.only_spikes else {}
-        return self._roll_back(findings, f"{run.length} steps in a row were dropped", spikes)
+        scale, only_spikes = self.learning_rate.scale, run.only_spikes
+        decision = self._roll_back(findings, f"{run.length} steps in a row were dropped")
+        if only_spikes and decision.action is Action.ROLLBACK:
+            self.spiking, self._scale_before, self._spikes = seen.stream, scale, dict(run.least)
+        return decision
 
     def _suspicious_run(self) -> int:
         """Drops in a row that chance does not explain, given how many of the steps before had to be dropped.
@@ -165,11 +190,14 @@ class Policy:
             return smallest
         return max(smallest, min(math.ceil(math.log(CHANCE_OF_A_RUN) / math.log(share)), LONGEST_RUN))
 
-    def _accept_level(self, findings: list[Finding], *, action: Action = Action.SKIP_STEP) -> Decision:
-        self._runs.clear()
-        self._spikes = {}
+    def _accept_level(self, findings: list[Finding]) -> Decision:
         self._rollbacks -= 1
         self.learning_rate.undo()
+        return self._data_have_changed(Action.SKIP_STEP, findings)
+
+    def _data_have_changed(self, action: Action, findings: list[Finding]) -> Decision:
+        self._runs.clear()
+        self.spiking = None
         return self._decision(
             action,
             findings,
@@ -177,7 +205,7 @@ class Policy:
             level_accepted=True,
         )
 
-    def _roll_back(self, findings: list[Finding], reason: str, spikes: Mapping[str, float] | None = None) -> Decision:
+    def _roll_back(self, findings: list[Finding], reason: str) -> Decision:
         target = self.ledger.target()
         if self._rollbacks >= self.config.max_rollbacks or target is None:
             tried = f"{self._rollbacks} rollback(s) brought no progress" if target else "there is no snapshot"
@@ -186,7 +214,7 @@ class Policy:
         self._rollbacks += 1
         self._applied_since_rollback = 0
         self._runs.clear()
-        self._spikes, self._afterwards = dict(spikes or {}), {}
+        self.spiking, self._spikes, self._afterwards = None, {}, {}
         self.ledger.discard_candidate()
         return self._decision(Action.ROLLBACK, findings, reason, lr_cut=cut, restore=True)
 
@@ -229,6 +257,8 @@ class Policy:
             "runs": {str(stream): [run.length, run.only_spikes, dict(run.least)] for stream, run in self._runs.items()},
             "rollbacks": self._rollbacks,
             "applied_since_rollback": self._applied_since_rollback,
+            "spiking": self.spiking,
+            "scale_before": self._scale_before,
             "spikes": dict(self._spikes),
             "afterwards": {name: list(values) for name, values in self._afterwards.items()},
             "gave_up": self.gave_up,
@@ -242,6 +272,8 @@ class Policy:
         self._runs = {int(stream): Run(*run) for stream, run in state["runs"].items()}
         self._rollbacks = int(state["rollbacks"])
         self._applied_since_rollback = int(state["applied_since_rollback"])
+        self.spiking = state.get("spiking")
+        self._scale_before = float(state.get("scale_before", 1.0))
         self._spikes = dict(state.get("spikes", {}))
         self._afterwards = {name: list(values) for name, values in state.get("afterwards", {}).items()}
         self.gave_up = bool(state["gave_up"])

@@ -85,7 +85,7 @@ def backend_of(model: Any) -> Backend:
         model: A compiled model whose train function has been made.
     """
     kept: Backend | None = getattr(model.train_function, KEPT_AS, None)
-    if kept is not None and kept.model is model and _are_the_same(kept.made_for, anatomy_of(model)):
+    if kept is not None and kept.model is model and _consists_of(model, kept.made_for):
         return kept
     module = importlib.import_module(f"nan_callbacks.keras.backend_{keras.backend.backend()}")
     made: Backend = module.GuardedStep(model)
@@ -95,9 +95,12 @@ def backend_of(model: Any) -> Backend:
 
 
 def anatomy_of(model: Any) -> list[Any]:
-    """What a compiled step was compiled for: optimizers and trained variables."""
-    return [*optimizers_of(model), *model.trainable_variables]
+    """What a compiled step was compiled for: optimizers, their variables (a step may build them), trained variables."""
+    optimizers = optimizers_of(model)
+    return [*optimizers, *(each for one in optimizers for each in one.variables), *model.trainable_variables]
 
 
-def _are_the_same(some: list[Any], others: list[Any]) -> bool:
-    return len(some) == len(others) and all(one is other for one, other in zip(some, others, strict=True))
+def _consists_of(model: Any, anatomy: list[Any]) -> bool:
+    """Whether a model still consists of what :func:`anatomy_of` said then."""
+    present = anatomy_of(model)
+    return len(present) == len(anatomy) and all(one is other for one, other in zip(present, anatomy, strict=True))

@@ -67,13 +67,14 @@ class GuardedStep:
     def begin(self, iterator: Any) -> Iterator[Any]:
         """Batches of one call."""
         spec = getattr(iterator, "element_spec", None)
+        batches = iter(iterator)
         if any(isinstance(each, tf.OptionalSpec) for each in tf.nest.flatten(spec)):
-            return map(_without_optionals, iterator)  # whose structure differs from batch to batch
+            spec, batches = None, map(_without_optionals, iterator)  # their structure differs from batch to batch
         if self._compiled is not None and spec is not self._spec and spec != self._spec:
             self._spec = spec
             self._compiled = self._compile()
         self._spec = spec
-        return iter(iterator)
+        return batches
 
     def end(self, logs: Any) -> Any:
         """Hand the result to ``fit``."""
@@ -101,8 +102,8 @@ class GuardedStep:
         self._norms, self._read_all = tf.function(self._variable_norms), tf.function(self._values)
         if self.replicas == 1:  # traced once for good: functions of one model after the other look like retracing
             self._norms, self._read_all = (each.get_concrete_function() for each in (self._norms, self._read_all))
+        self.made_for = anatomy_of(model)  # if the step itself builds more, the next fit prepares anew
         self._compiled = self._compile()
-        self.made_for = anatomy_of(model)
 
     def _build_optimizer(self) -> None:
         """In the scope in which ``apply`` would do it, which is a part of its variables' paths."""

@@ -49,7 +49,7 @@ def python_streams_kept() -> Iterator[None]:
 
 def _may_draw(thread: threading.Thread) -> bool:
     """Whether a thread may load data: it is not this one, nor one that shows progress, or serves a notebook."""
-    if thread in (threading.current_thread(), threading.main_thread()):
+    if thread is threading.current_thread():
         return False
     homes = (type(thread).__module__, getattr(getattr(thread, "_target", None), "__module__", None) or "")
     return not any(home.partition(".")[0] in BYSTANDERS for home in homes)

@@ -16,6 +16,9 @@ from nan_callbacks.diagnosis.origin import Origin, OriginKind, Phase
 SMALLEST_NORMAL = {"float16": 6.1e-5, "bfloat16": 1.2e-38, "float32": 1.2e-38, "float64": 2.3e-308}
 """Smallest normal numbers of the formats; the reciprocal of a smaller one may overflow."""
 
+LARGEST_ROOT = {"float16": 255.9, "bfloat16": 1.8e19, "float32": 1.8e19, "float64": 1.3e154}
+"""Numbers whose squares are the largest of each format."""
+
 NUDGE = 1e-6
 """How far operands are kept from an edge: the order of the epsilons that float32 code adds by hand."""
 
@@ -179,6 +182,9 @@ def _power(operands: list[TensorSummary], result: TensorSummary | None) -> str:
     if result is not None and result.nan:
         return DOMAIN  # a negative base and a broken exponent
     base, exponent = operands[:1], operands[1:2]
+    largest = max((operand.largest_magnitude or 0.0 for operand in base), default=0.0)
+    if not exponent and base and largest > LARGEST_ROOT.get(base[0].dtype, math.inf):
+        return OVERFLOW  # a square
     negative = not exponent or _lowest(exponent) < 0
     return DIVISION if negative and any(operand.zeros for operand in base) else OVERFLOW
 

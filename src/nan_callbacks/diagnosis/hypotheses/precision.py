@@ -9,7 +9,7 @@ from nan_callbacks.diagnosis.evidence import Evidence
 from nan_callbacks.diagnosis.experiments import LOWER_RATE, Experiment, ends_lower, trained
 from nan_callbacks.diagnosis.goal import Goal, Kind, is_calm, stands_still
 from nan_callbacks.diagnosis.hypotheses.hypothesis import HALF, Hypothesis
-from nan_callbacks.diagnosis.hypotheses.numerics import DIVISION, OVERFLOW, code_of_origin
+from nan_callbacks.diagnosis.hypotheses.numerics import OVERFLOW, code_of_origin
 from nan_callbacks.diagnosis.origin import OriginKind, Phase
 
 
@@ -33,14 +33,17 @@ def half_precision(evidence: Evidence, goal: Goal) -> Hypothesis | None:
 
 
 def _cast_by_hand(evidence: Evidence) -> Hypothesis | None:
-    """An operation in a half-precision format of a model that is not: its code casts, and no trial can undo that."""
+    """An overflow of float16 in a model that does not compute in it: its code casts, and no trial can undo that.
+
+    Not of bfloat16, which ends where float32 does.
+    """
     origin = evidence.replay.origin if evidence.replay else None
-    if origin is None or evidence.precision in HALF or origin.kind is not OriginKind.OPERATION:
+    if origin is None or evidence.precision in HALF or code_of_origin(origin) != OVERFLOW:
         return None
-    casts = [operand for operand in origin.operands if operand.dtype in HALF and operand.largest_magnitude is not None]
-    if not casts or code_of_origin(origin) not in (OVERFLOW, DIVISION):
+    casts = [operand for operand in origin.operands if operand.dtype == "float16" and operand.largest_magnitude]
+    if not casts or origin.kind is not OriginKind.OPERATION:
         return None
-    because = [f"{origin.operation} computes in {casts[0].dtype}, which ends at {HALF[casts[0].dtype]}"]
+    because = [f"{origin.operation} computes in float16, which ends at {HALF['float16']}"]
     because += [f"{each.name or 'an operand'} reaches {number(each.largest_magnitude)}" for each in casts[:2]]
     return Hypothesis(code="OPT604", score=0.81, because=tuple(because), observed=True, settles=True)
 
