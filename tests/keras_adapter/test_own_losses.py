@@ -89,7 +89,6 @@ BROADCAST = {
 
 def notices(model, loss, y):
     model.compile("adam", loss)
-    # In batches, as generators give them: of an array Keras makes a column before any loss sees it.
     batches = [(X[at : at + 8], y[at : at + 8]) for at in range(0, 64, 8)]
     return [(each.code, each.kind) for each in nan_callbacks.checkup(model, batches, strict=True)]
 
@@ -98,6 +97,14 @@ def notices(model, loss, y):
 def test_a_loss_that_brings_targets_into_shape_is_left_in_peace(name):
     keras.utils.set_random_seed(1)
     assert notices(*HEALTHY[name]()) == []
+
+
+def test_vectors_are_handed_to_a_loss_as_they_are_in_arrays_too():
+    """As ``fit`` hands them: Keras 3 makes no columns of them."""
+    keras.utils.set_random_seed(1)
+    model, loss, y = BROADCAST["a loss"]()
+    model.compile("adam", loss)
+    assert [each.code for each in nan_callbacks.checkup(model, (X, y), strict=True)] == ["DATA508"]
 
 
 @pytest.mark.parametrize("name", BROADCAST)

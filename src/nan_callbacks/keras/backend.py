@@ -24,8 +24,8 @@ class Backend(Protocol):
     model: Any
     optimizers: list[Any]
     """In the order of their streams."""
-    made_for: list[Any]
-    """What :func:`anatomy_of` said of the model when the step was compiled; empty before, and if nothing ever is."""
+    made_for: list[Any] | None
+    """What :func:`anatomy_of` said of the model when the step was compiled; empty before, None if nothing ever is."""
     slots: dict[int, Snapshot]
     """The snapshots of the present fit."""
 
@@ -85,12 +85,13 @@ def backend_of(model: Any) -> Backend:
         model: A compiled model whose train function has been made.
     """
     kept: Backend | None = getattr(model.train_function, KEPT_AS, None)
-    if kept is not None and kept.model is model and _consists_of(model, kept.made_for):
+    if kept is not None and kept.model is model and _consists_of(model, kept.made_for or []):
         return kept
     module = importlib.import_module(f"nan_callbacks.keras.backend_{keras.backend.backend()}")
     made: Backend = module.GuardedStep(model)
-    with suppress(AttributeError, TypeError):  # somebody else's train function, which takes no attributes
-        setattr(model.train_function, KEPT_AS, made)
+    if made.made_for is not None:  # otherwise it is made anew for nothing, and its copies of the state need not stay
+        with suppress(AttributeError, TypeError):  # somebody else's train function, which takes no attributes
+            setattr(model.train_function, KEPT_AS, made)
     return made
 
 

@@ -40,7 +40,7 @@ class GuardedStep:
     def __init__(self, model: Any) -> None:
         self.model = model
         self.optimizers = optimizers_of(model)
-        self.made_for: list[Any] = []  # nothing is compiled: a new one costs nothing
+        self.made_for = None  # nothing is compiled: a new one costs nothing
         self.slots: dict[int, Snapshot] = {}
         self.groups: VariableGroups | None = None
         self.kept = KeptState()

@@ -227,10 +227,8 @@ def _of_arrays(data: tuple[Any, ...], batch_size: int) -> tuple[Any, dict[str, n
 
 
 def _fed(array: np.ndarray) -> Any:
-    """As ``fit`` feeds arrays: float64 becomes the default float type, and a vector a column."""
-    if array.dtype == np.float64:
-        array = array.astype(keras.config.floatx())
-    return _as_tensor(array[:, None] if array.ndim == 1 else array)
+    """As ``fit`` feeds arrays: float64 becomes the default float type."""
+    return _as_tensor(array.astype(keras.config.floatx()) if array.dtype == np.float64 else array)
 
 
 def _as_tensor(part: Any) -> Any:

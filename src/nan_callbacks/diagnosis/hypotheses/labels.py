@@ -14,6 +14,7 @@ from nan_callbacks.diagnosis.diagnosis import describe_rows
 from nan_callbacks.diagnosis.evidence import BatchPart, Evidence, Role
 from nan_callbacks.diagnosis.experiments import Experiment, Requirement, another_batch, instead, without_rows
 from nan_callbacks.diagnosis.goal import Goal, Kind, Measured
+from nan_callbacks.diagnosis.hypotheses.activations import MOSTLY
 from nan_callbacks.diagnosis.hypotheses.data import accusation_of_rows
 from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis, batch_rows
 from nan_callbacks.diagnosis.origin import Origin, OriginKind
@@ -143,7 +144,7 @@ def unrelated_labels(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     losses = evidence.history.losses[-FEWEST_LOSSES:]
     if goal.kind is not Kind.STALL or not evidence.classifies or len(losses) < FEWEST_LOSSES or not _targets(evidence):
         return None
-    if any((layer.dead_share or 0.0) > 0.5 or (layer.saturated_share or 0.0) > 0.5 for layer in evidence.layers):
+    if any(max(layer.dead_share or 0.0, layer.saturated_share or 0.0) > MOSTLY for layer in evidence.layers):
         return None
     norms = evidence.history.grad_norms[-FEWEST_LOSSES:]
     classes = max((_classes(part) for part in _targets(evidence)), default=0)

@@ -15,8 +15,8 @@ from nan_callbacks.diagnosis.origin import OriginKind, Phase
 
 def half_precision(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     """OPT604: a number that float32 holds easily is too large or too small for a half-precision format."""
-    own = _cast_by_hand(evidence)
-    if own and goal.kind is Kind.NON_FINITE:
+    own = _cast_by_hand(evidence) if goal.kind is Kind.NON_FINITE else None
+    if own is not None:
         return own
     if evidence.precision not in HALF or goal.kind is Kind.DIVERGENCE:
         return None
