@@ -31,6 +31,8 @@ class Part(enum.StrEnum):
     """Written blind after LATEST had been scored and the rules mended by it: complete models, as they are posted."""
     RECENT = "recent"
     """Written blind after POSTED had been scored and the rules mended by it: mistakes in the models of many trades."""
+    FURTHER = "further"
+    """Written blind after RECENT had been scored and the rules mended by it: mistakes told in question threads."""
 
 
 class Happens(enum.StrEnum):
