@@ -69,6 +69,10 @@ class LayerEvidence:
     weight_scale: float | None = None
     """Standard deviation of the weights times the square root of the fan-in: about 1 (Glorot, LeCun) to 1.4 (He)."""
     grad_norm: float | None = None
+    """0 as well if it is cut off from the loss; None if it is frozen or has no weights."""
+    trained: bool | None = None
+    """Whether updates reach its matrix: it is not frozen, an optimizer holds it, it gets a gradient. None: it has none,
+    or it is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,7 +61,8 @@ def _evidence(layer: Any, output: np.ndarray, gradients: Mapping[str, float]) ->
         dead_share=dead,
         weight_norm=None if weight is None else float(np.linalg.norm(weight)),
         weight_scale=None if weight is None else float(weight.std()) * math.sqrt(weight[..., 0].size),
-        grad_norm=math.hypot(*norms) if norms else None,
+        grad_norm=math.hypot(*norms) if norms or (variables and gradients) else None,
+        trained=bool(norms) if matrix_of(layer, list(getattr(layer, "variables", []))) is not None else None,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 from weakref import ref
@@ -80,13 +80,17 @@ class ActivationProbe:
             handle.remove()
         self._handles.clear()
 
-    def evidence(self) -> tuple[LayerEvidence, ...]:
-        """What was seen, in the order of the forward pass; gradients as they are now."""
+    def evidence(self, updated: Collection[int] | None = None) -> tuple[LayerEvidence, ...]:
+        """What was seen, in the order of the forward pass; gradients as they are now.
+
+        Args:
+            updated: By ``id``, the parameters that optimizers hold; None if that is not known.
+        """
         made: list[LayerEvidence] = []
         modules = {name: seen.module for name, seen in self._seen.items() if seen.module is not None}
         last = [name for name, module in modules.items() if _weight(module) is not None][-1:]
         for name, seen in self._seen.items():
-            made.append(self._evidence_of(seen))
+            made.append(self._evidence_of(seen, updated))
             made += self._gates_of(name, consumed=last != [name])
         for name in sorted(self._gates.places - self._seen.keys()):  # called as functions, not by a module of torch's
             made += self._gates_of(name, consumed=True)
@@ -163,9 +167,11 @@ class ActivationProbe:
             seen.alive = (alive | seen.alive) if same else alive  # type: ignore[operator]
 
     @torch.no_grad()
-    def _evidence_of(self, seen: _Seen) -> LayerEvidence:
+    def _evidence_of(self, seen: _Seen, updated: Collection[int] | None) -> LayerEvidence:
         weight = None if seen.module is None else _weight(seen.module)
-        gradients = [] if seen.module is None else [p.grad for p in seen.module.parameters() if p.grad is not None]
+        parameters = [] if seen.module is None else list(seen.module.parameters())
+        held = [each for each in parameters if each.grad is not None]
+        cut_off = updated is not None and not held and any(each.requires_grad for each in parameters)
         return LayerEvidence(
             name=seen.name,
             kind=seen.kind,
@@ -177,7 +183,8 @@ class ActivationProbe:
             dead_share=None if seen.alive is None else float((~seen.alive).float().mean()),
             weight_norm=None if weight is None else float(weight.float().norm()),
             weight_scale=None if weight is None or isinstance(seen.module, TABLES) else _scale(weight),
-            grad_norm=norm_of(gradients),
+            grad_norm=0.0 if cut_off else norm_of([each.grad for each in held if each.grad is not None]),
+            trained=None if weight is None or updated is None else any(id(p) in updated for p in held),
         )
 
     def _gates_of(self, where: str, *, consumed: bool) -> Iterator[LayerEvidence]:

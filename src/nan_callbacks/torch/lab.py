@@ -17,6 +17,7 @@ from nan_callbacks.diagnosis.lab import Start, Trial, Variation
 from nan_callbacks.diagnosis.origin import ReplayResult
 from nan_callbacks.torch.activations import ActivationProbe
 from nan_callbacks.torch.buffers import BufferKeeper
+from nan_callbacks.torch.gate import optimizer_parameters
 from nan_callbacks.torch.lab_batch import Changes, cast_batch, map_tensors
 from nan_callbacks.torch.lab_bench import Bench, Fed, Window
 from nan_callbacks.torch.lab_hands import ModelRaised, Outcome, StandInHands, Unsupported, models_fault
@@ -131,9 +132,16 @@ class TorchLab:
                 # The first forward pass is what counts; a step that raises has shown some layers all the same.
                 with suppress(ModelRaised), probe:
                     self._step(window, Variation(), Outcome(), update=False)
-                return probe.evidence()
+                return probe.evidence(self._updated())
         except (Unsupported, torch.OutOfMemoryError):
             return ()
+
+    def _updated(self) -> set[int] | None:
+        """Parameters that optimizers hold, by ``id``; None of a step by hand, which may share them out."""
+        bench = self.bench
+        if bench.by_hand is not None or not bench.optimizers:
+            return None
+        return {id(each) for optimizer in bench.optimizers for each in optimizer_parameters(optimizer)}
 
     def once(self, look: Callable[[Fed], Look]) -> Look:
         """Have a look at the batch that is to blame, on copies of the state.

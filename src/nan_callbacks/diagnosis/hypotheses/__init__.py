@@ -45,6 +45,7 @@ RULES: tuple[Rule, ...] = (
     gradients.vanishing,
     gradients.forgotten,
     gradients.cut_off,
+    gradients.untrained,
     labels.single_class,
     labels.unrelated_labels,
     learning_rate.too_low,

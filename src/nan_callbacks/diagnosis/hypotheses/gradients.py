@@ -130,6 +130,20 @@ def cut_off(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     return Hypothesis(code="GRAD202", score=0.7, because=because, observed=True)
 
 
+def untrained(evidence: Evidence, goal: Goal) -> Hypothesis | None:
+    """OPT608: nothing trains the layer that the loss is computed from, so that the outputs cannot follow the labels."""
+    weighted = [layer for layer in evidence.layers if layer.trained is not None]
+    if goal.kind is not Kind.STALL or len(weighted) < 2 or weighted[-1].trained:
+        return None
+    idle = [layer.name for layer in weighted if not layer.trained]
+    because = (
+        f"no update reaches {idle[-1]}, the last layer with weights, nor {len(idle) - 1} of the {len(weighted) - 1} "
+        "before it: they are frozen, or no optimizer holds them, or they are cut off from the loss",
+    )
+    # Settled: a rate that is high enough moves whatever is trained, a little.
+    return Hypothesis(code="OPT608", score=0.68, because=because, observed=True, settles=True)
+
+
 def _is_a_product(origin: Origin) -> bool:
     return origin.time_step is not None or origin.phase is Phase.BACKWARD or origin.operation in _PRODUCTS
 

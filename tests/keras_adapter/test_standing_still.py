@@ -1,0 +1,40 @@
+"""A model that does not learn, asked about after the fit: what holds it back is named."""
+
+import keras
+import numpy as np
+import pytest
+
+from nan_callbacks.keras import NaNGuard
+
+
+def classes():
+    rng = np.random.default_rng(5)
+    labels = rng.integers(0, 4, 480)
+    x = rng.normal(size=(480, 6)) + 3 * np.eye(4, 6)[labels]
+    return x.astype("float32"), labels.astype("int32")
+
+
+def classifier(frozen):
+    keras.utils.set_random_seed(2)
+    parts = {
+        "body": keras.layers.Dense(16, activation="relu", name="body"),
+        "head": keras.layers.Dense(4, name="head"),
+    }
+    for name in frozen:
+        parts[name].trainable = False
+    model = keras.Sequential([keras.Input((6,)), keras.layers.BatchNormalization(center=False), *parts.values()])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer=keras.optimizers.Adam(1e-3), loss=loss)
+    return model
+
+
+@pytest.mark.parametrize(("frozen", "accused"), [(("body", "head"), True), (("body",), False), ((), False)])
+def test_a_head_that_nothing_trains(frozen, accused):
+    guard = NaNGuard(strict=True, checkup=False)
+    classifier(frozen).fit(*classes(), batch_size=12, shuffle=False, verbose=0, callbacks=[guard])
+    found = guard.diagnose()
+    codes = [verdict.code for verdict in found.verdicts]
+    assert ("OPT608" in codes) == accused, found.describe()
+    if accused:
+        assert found.cause.code == "OPT608"
+        assert "head, the last layer with weights, nor 1 of the 1 before it" in found.describe()

@@ -1,0 +1,59 @@
+"""A model that does not learn, asked about after the fit: what holds it back is named."""
+
+import pytest
+import torch
+from pytorch_lightning import LightningModule
+from torch import nn
+from torch.nn import functional as F
+
+from nan_callbacks.lightning import NaNGuard
+from tests.lightning_adapter.runs import loader, seed_all, tiny_trainer
+
+
+def classes():
+    generator = torch.Generator().manual_seed(5)
+    labels = torch.randint(0, 4, (40, 12), generator=generator)
+    return [(torch.randn(12, 6, generator=generator) + 3 * torch.eye(4, 6)[each], each) for each in labels]
+
+
+class Classifier(LightningModule):
+    def __init__(self, trains):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(6))
+        self.body = nn.Sequential(nn.Linear(6, 16), nn.ReLU())
+        self.head = nn.Linear(16, 4)
+        self.trains = trains
+
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self.head(self.body(batch[0] * self.scale)), batch[1])
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.trains(self), lr=1e-3)
+
+
+def frozen_by_mistake(module):
+    for part in (module.body, module.head):
+        part.requires_grad_(False)
+    return module.parameters()
+
+
+TRAINS = {
+    "frozen": (frozen_by_mistake, True),
+    "in no optimizer": (lambda module: [module.scale], True),
+    "the head alone": (lambda module: module.head.parameters(), False),
+    "everything": (lambda module: module.parameters(), False),
+}
+
+
+@pytest.mark.parametrize("which", TRAINS)
+def test_a_head_that_nothing_trains(which):
+    trains, accused = TRAINS[which]
+    seed_all()
+    guard = NaNGuard(strict=True, checkup=False)
+    tiny_trainer(guard).fit(Classifier(trains), loader(classes()))
+    found = guard.diagnose()
+    codes = [verdict.code for verdict in found.verdicts]
+    assert ("OPT608" in codes) == accused, found.describe()
+    if accused:
+        assert found.cause.code == "OPT608"
+        assert "head, the last layer with weights, nor 1 of the 1 before it" in found.describe()
