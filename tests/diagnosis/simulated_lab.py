@@ -101,7 +101,7 @@ class SimulatedLab:
     def _start(self, variation: Variation) -> Parameters:
         if variation.start is Start.FRESH:
             return (self.run_.fresh or self.run_.initialise)(np.random.default_rng(self.run_.seed + 1))
-        return self.snapshot if variation.start is Start.SNAPSHOT else self.present
+        return self.present if variation.start is Start.PRESENT else self.snapshot
 
     def _batches(self, variation: Variation) -> list[Batch]:
         last = self.recent[-1] if variation.other_batch else self._treated(variation)

@@ -53,7 +53,7 @@ class WorldModel(LightningModule):
 
 
 @enter(
-    finite(Happens.SPIKE, "GRAD203", rows=None),
+    finite(Happens.SPIKE, ("GRAD203", "LOSS405"), rows=None),
     "https://github.com/juliusfrost/dreamer-pytorch/pull/47",
     "https://github.com/danijar/dreamer/issues/20",
 )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from nan_callbacks.core.tensor_summary import TensorSummary
 from nan_callbacks.diagnosis.evidence import BatchPart, Role
+from nan_callbacks.diagnosis.moved import moved_share
 
 OUTLIER_RATIO = 10.0
 """As in :attr:`.BatchPart.outlier_rows`."""
@@ -78,6 +79,7 @@ def _part(failed: NamedArray, recent: list[NDArray[Any]], role: Role) -> BatchPa
         outlier_rows=worst,
         outlier_ratio=ratio,
         feature_std_ratio=_feature_std_ratio(remembered or [sampled]),
+        moved_share=moved_share(sampled, remembered),
         is_integral=bool(finite.size) and bool(np.all(finite == np.rint(finite))),
     )
 

@@ -79,7 +79,7 @@ def _not_reproduced(
 ) -> Diagnosis:
     confidence = Confidence.CONFIRMED if again.differs else Confidence.LIKELY
     first = _verdict("ENV702", confidence, again.because, tuple(bench.tried), evidence)
-    founded = [each for each in hypotheses if each.score > UNFOUNDED]
+    founded = [each for each in hypotheses if each.score > UNFOUNDED and not each.needs_proof]
     others = (_verdict(each.code, Confidence.POSSIBLE, each.because, (), evidence) for each in founded)
     note = "The failure did not happen again in the laboratory, so no cause could be tried out."
     return _diagnosis(evidence, bench, (first, *others), note)
@@ -93,6 +93,8 @@ def _test(bench: Bench, hypotheses: Sequence[Hypothesis]) -> list[_Tested]:
     tested = []
     for position, hypothesis in enumerate(hypotheses):
         tested.append(_test_one(bench, hypothesis))
+        if tested[-1].result is Result.CONFIRMED and hypothesis.needs_proof:
+            return tested  # its experiments have ruled out what else was seen
         if tested[-1].result is Result.CONFIRMED or hypothesis.settles:
             shallower = [rest for rest in hypotheses[position + 1 :] if rest.observed]
             return tested + [_Tested(hypothesis=rest) for rest in shallower]
@@ -129,6 +131,8 @@ def _confidence(tested: _Tested) -> Confidence | None:
     """None: refuted, or nothing speaks for it."""
     if tested.result is Result.CONFIRMED:
         return Confidence.CONFIRMED
+    if tested.hypothesis.needs_proof:
+        return None
     if tested.hypothesis.observed:
         return Confidence.LIKELY
     if tested.result in (Result.UNMOVED, Result.REFUTED) or tested.hypothesis.score <= UNFOUNDED:

@@ -43,6 +43,9 @@ class BatchPart:
     """Largest magnitude of the worst row over that yardstick."""
     feature_std_ratio: float = 1.0
     """Largest over smallest non-zero standard deviation of a feature (last axis), over all recent batches."""
+    moved_share: float = 0.0
+    """Largest share of the rows that lie outside of all that recent batches held in one and the same respect: a
+    feature, or the mean, the spread or the largest magnitude of a row. 0 without recent batches, or of under 4 rows."""
     is_integral: bool = False
     """Whether all finite values are whole numbers: class indices, token ids, counts."""
 

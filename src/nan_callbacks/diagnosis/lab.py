@@ -23,6 +23,8 @@ class Start(enum.StrEnum):
     """As it was before the failed step (a dropped step leaves it untouched)."""
     SNAPSHOT = "snapshot"
     """The last known-good snapshot; the present state if there is none."""
+    WEIGHTS = "weights"
+    """The trained weights alone as in the last known-good snapshot; counters, schedules and statistics as they are."""
     FRESH = "fresh"
     """Newly drawn weights with Glorot or He scale by the activation that follows, an empty optimizer."""
 
@@ -96,6 +98,7 @@ class Variation:
 _STARTS = {
     Start.PRESENT: "the state before the failure",
     Start.SNAPSHOT: "the last good state",
+    Start.WEIGHTS: "the last good weights",
     Start.FRESH: "fresh weights",
 }
 

@@ -194,9 +194,9 @@ class KerasLab:
     @contextmanager
     def _held_still(self, variation: Variation) -> Iterator[None]:
         with self._hands.held_still():
-            saved = self._trusted() if variation.start is Start.SNAPSHOT else None
+            saved = self._trusted() if variation.start in (Start.SNAPSHOT, Start.WEIGHTS) else None
             if saved is not None:
-                begin_with(self.model, saved)
+                begin_with(self.model, saved, weights_alone=variation.start is Start.WEIGHTS)
             if variation.start is Start.FRESH:
                 begin_afresh(self.model)
             dtype = variation.dtype

@@ -48,10 +48,17 @@ def values_in_slot(model: Any, backend: Backend, slot: int) -> dict[int, Any]:
     return {id(v): value for v, value in zip(variables, values, strict=True) if id(v) not in rates}
 
 
-def begin_with(model: Any, values: Mapping[int, Any]) -> None:
-    """Fill the stand-ins from a snapshot; what it does not hold stays as it is."""
+def begin_with(model: Any, values: Mapping[int, Any], *, weights_alone: bool = False) -> None:
+    """Fill the stand-ins from a snapshot; what it does not hold stays as it is.
+
+    Args:
+        model: The model.
+        values: Of the snapshot, by ``id`` of the variable.
+        weights_alone: Whether only what is trained is filled.
+    """
     moments = [variable for optimizer in optimizers_of(model) for variable in optimizer.variables]
-    for variable in unique([*model.variables, *recurrent_states(model), *moments, *global_seed()]):
+    everything = [*model.variables, *recurrent_states(model), *moments, *global_seed()]
+    for variable in unique(model.trainable_variables if weights_alone else everything):
         if id(variable) in values:
             variable.assign(values[id(variable)])
 

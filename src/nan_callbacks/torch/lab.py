@@ -208,9 +208,10 @@ class TorchLab:
         bench = self.bench
         if variation.start is Start.FRESH:
             begin_afresh(bench.module, bench.optimizers)
-        saved = bench.trusted() if variation.start is Start.SNAPSHOT else None
+        saved = bench.trusted() if variation.start in (Start.SNAPSHOT, Start.WEIGHTS) else None
         if saved is not None:
-            begin_with_snapshot(saved, bench.module, bench.optimizers)
+            alone = variation.start is Start.WEIGHTS
+            begin_with_snapshot(saved, bench.module, bench.optimizers, weights_alone=alone)
         if variation.lr_factor != 1.0:
             for optimizer in bench.optimizers:
                 for group in optimizer.param_groups:

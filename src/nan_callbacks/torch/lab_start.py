@@ -17,19 +17,24 @@ from nan_callbacks.torch.snapshot import clone_tree
 
 
 @torch.no_grad()
-def begin_with_snapshot(saved: dict[str, Any], module: nn.Module, optimizers: Sequence[Optimizer]) -> None:
+def begin_with_snapshot(
+    saved: dict[str, Any], module: nn.Module, optimizers: Sequence[Optimizer], *, weights_alone: bool = False
+) -> None:
     """Fill the stand-ins from a snapshot's ``state_dict()``; what it does not hold stays as it is.
 
     Args:
         saved: The snapshot, which is not changed. Its module is called ``model``.
         module: The module.
         optimizers: Its optimizers.
+        weights_alone: Whether only parameters are filled.
     """
     tensors: dict[str, Tensor] = saved["tensors"]
     for name, parameter in module.named_parameters():
         kept = tensors.get(f"parameter/model/{name}")
         if kept is not None:
             parameter.data = kept.to(parameter.device).clone()
+    if weights_alone:
+        return
     for path, owner in module.named_modules():
         for name in owner._buffers:
             kept = tensors.get(f"buffer/model/{path}.{name}" if path else f"buffer/model/{name}")

@@ -8,6 +8,7 @@ from nan_callbacks.diagnosis.evidence import Evidence
 from nan_callbacks.diagnosis.goal import Goal, goal_of
 from nan_callbacks.diagnosis.hypotheses import (
     activations,
+    changes,
     custom,
     data,
     environment,
@@ -29,6 +30,8 @@ RULES: tuple[Rule, ...] = (
     data.outlier_samples,
     labels.wrong_labels,
     labels.shifted_labels,
+    changes.changed_loss,
+    changes.changed_data,
     data.unscaled_data,
     data.unscaled_targets,
     learning_rate.too_high,

@@ -78,7 +78,11 @@ def non_finite_data(evidence: Evidence, goal: Goal) -> Hypothesis | None:
 def outlier_samples(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     """DATA503: finite samples whose inputs lie far outside of everything that the run has seen."""
     parts = [part for part in evidence.batch if part.role in (Role.INPUT, Role.UNKNOWN, Role.WEIGHT)]
-    return accusation_of_rows("DATA503", 0.9, parts, evidence, goal)
+    found = accusation_of_rows("DATA503", 0.9, parts, evidence, goal)
+    if found is None or goal.kind is not Kind.SPIKE:
+        return found
+    rows = {row for part in parts for row in part.outlier_rows}
+    return replace(found, score=0.75) if 2 * len(rows) > batch_rows(evidence) else found  # a batch of another kind
 
 
 def accusation_of_rows(

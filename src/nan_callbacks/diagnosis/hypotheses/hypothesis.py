@@ -29,6 +29,8 @@ class Hypothesis:
     observed: bool = False
     """Whether the mechanism itself was seen (a traced operation, counted dead units), not inferred: then it remains
     likely when no experiment can prove it."""
+    needs_proof: bool = False
+    """Whether it is named only if an experiment confirms it."""
     settles: bool = False
     """Whether nothing shallower is worth trying once it was seen: what then turns the failure off treats a symptom."""
 

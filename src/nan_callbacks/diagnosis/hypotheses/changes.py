@@ -1,0 +1,64 @@
+"""Suspicions that nothing is broken, but something was changed: the data of whole batches, or what is asked of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from nan_callbacks.core.sentences import number
+from nan_callbacks.diagnosis.evidence import BatchPart, Evidence, Role
+from nan_callbacks.diagnosis.experiments import Experiment, inflated
+from nan_callbacks.diagnosis.goal import Goal, Kind, Measured
+from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis, batch_rows, is_early
+from nan_callbacks.diagnosis.lab import Start
+
+MOVED = 0.5
+"""Share of a batch's rows outside of all that came before from which the batch as a whole has moved: the majority."""
+
+
+def changed_data(evidence: Evidence, goal: Goal) -> Hypothesis | None:
+    """DATA512: most samples of a batch lie outside of everything before them, and any half of them makes the spike."""
+    moved = [part for part in evidence.batch if part.moved_share > MOVED and part.role is not Role.WEIGHT]
+    rows = batch_rows(evidence)
+    few = evidence.guilty_rows and 2 * len(evidence.guilty_rows) <= rows
+    if goal.kind is not Kind.SPIKE or not moved or few or goal.base.start is not Start.PRESENT:
+        return None
+    half = replace(goal.base, only_rows=tuple(range(0, rows, 2)))
+    experiment = Experiment(treatment=replace(goal.base, other_batch=True), controls=(goal.base, half))
+    because = tuple(_how(part) for part in moved)
+    return Hypothesis(code="DATA512", score=0.755, because=because, experiments=(experiment,), needs_proof=True)
+
+
+def changed_loss(evidence: Evidence, goal: Goal) -> Hypothesis | None:
+    """LOSS405: a batch that had passed spikes as well, with weights that had been good: the loss is another one."""
+    if goal.kind is not Kind.SPIKE or goal.base.start is not Start.PRESENT or is_early(evidence) or inflated(evidence):
+        return None
+
+    def ordinary(measured: Measured) -> bool | None:
+        """Whether it is what the other causes would have it: a spike now, none with a good batch and good weights."""
+        failed = goal.failed(measured)
+        good = measured.trial.variation.start is Start.WEIGHTS
+        return None if failed is None else failed is not good
+
+    now = replace(goal.base, other_batch=True)
+    before = replace(now, start=Start.WEIGHTS)
+    because = (
+        "a batch that has passed before spikes as well now, with the present weights and with the last good ones: "
+        "neither this batch nor the weights are to blame, but what the loss is made of",
+    )
+    return Hypothesis(
+        code="LOSS405",
+        score=0.77,
+        because=because,
+        experiments=(Experiment(treatment=before, controls=(goal.base, now), judge=ordinary),),
+        needs_proof=True,
+    )
+
+
+def _how(part: BatchPart) -> str:
+    share = number(100 * part.moved_share)
+    name = part.failed.name or part.role.value
+    outside = f"{share} % of the samples of {name} lie outside of anything in the recent batches"
+    if part.mean is None or part.recent_mean is None:
+        return outside
+    now = f"mean {number(part.mean)} and standard deviation {number(part.std)}"
+    return f"{outside}: {now}, before {number(part.recent_mean)} and {number(part.recent_std)}"
