@@ -186,7 +186,7 @@ def variance_in_place_of_its_logarithm() -> KerasRun:
 
 
 @enter(
-    finite(Happens.STALL, ("OPT602", "GRAD202"), rows=None),
+    finite(Happens.STALL, ("OPT608", "OPT602", "GRAD202"), rows=None),
     "https://keras.io/guides/transfer_learning/",
     "https://github.com/keras-team/keras/issues/7023",
 )
