@@ -132,7 +132,8 @@ class Hazard:
     kind: str
     """``log_of_probability``, ``near_zero`` (an operand of log, sqrt, rsqrt, division whose minimum is near zero
     without an epsilon), ``near_overflow`` (an operand of exp and the like), ``unguarded_gradient`` (``where`` chooses
-    the value and not the gradient), ``half_precision`` (within a few bits of the largest number of its dtype)."""
+    the value and not the gradient), ``wrapped`` (whole numbers that have left the range of their type),
+    ``half_precision`` (within a few bits of the largest number of its dtype)."""
     module: str = ""
     source: SourceLine | None = None
     operand: TensorSummary | None = None

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from nan_callbacks.checkup.advice import INFO, WARNING, notice
+from nan_callbacks.checkup.advice import ERROR, INFO, WARNING, notice
 from nan_callbacks.checkup.facts import Hazard
 from nan_callbacks.checkup.notice import Notice
 from nan_callbacks.core.tensor_summary import TensorSummary
@@ -42,7 +42,7 @@ CODES = {
 
 
 def examine_hazards(hazards: tuple[Hazard, ...]) -> Iterator[Notice]:
-    """One notice per operation and place: information, or a warning where it is bound to come."""
+    """One notice per operation and place: information, a warning where it is bound to come, an error if it has come."""
     told: set[tuple[str, str, str, int]] = set()
     for hazard in hazards:
         place = (hazard.kind, hazard.operation, hazard.module, hazard.source.line if hazard.source is not None else 0)
@@ -61,6 +61,15 @@ def _notice(hazard: Hazard) -> Notice:
             "OPT604", hazard.kind, INFO, where,
             f"Values of {hazard.operation} come within {hazard.headroom_bits or 0:.1f} bits of the largest number.",
             seen,
+            source=hazard.source,
+        )  # fmt: skip
+    if hazard.kind == "wrapped":
+        dtype = operand.dtype if operand is not None else "its type"
+        return notice(
+            "DATA507", "wrapped_arithmetic", ERROR, where,
+            f"{hazard.operation} in {dtype} went around the end of that type: too large numbers begin again at its "
+            "lower end, and what falls below it at the upper one.", seen,
+            remedy="Convert first: `x.float()` before any arithmetic; `keras.ops.cast(x, 'float32')`.",
             source=hazard.source,
         )  # fmt: skip
     fixes = {"reciprocal": "divide", "rsqrt": "sqrt", "norm": "sqrt", "power": "sqrt"}

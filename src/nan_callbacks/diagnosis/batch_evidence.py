@@ -156,47 +156,56 @@ def _outliers(values: NDArray[Any], past: list[Numbers]) -> tuple[tuple[int, ...
     """
     if values.dtype.kind != "f" or not values.ndim or not values.size:
         return (), 1.0
-    largest = _largest(values)
     ratios = _against_features(values, past) if values.ndim == 2 and past else None
     if ratios is None:
-        yardstick = _yardstick(largest, past)
+        usual = _median(np.concatenate([each.reshape(-1) for each in past])) if past else 0.0
+        largest = _largest(values, usual)
+        yardstick = _yardstick(largest, past, usual)
         ratios = _over(largest, yardstick) if yardstick > 0 else np.ones(len(values))
     worst = np.argsort(-ratios, kind="stable")
     rows = tuple(int(row) for row in worst if ratios[row] > OUTLIER_RATIO)
     return rows, float(ratios[worst[0]])
 
 
-def _largest(values: NDArray[Any]) -> Numbers:
-    """Largest finite magnitude of each row, 0 for a row without one."""
-    rows = values.reshape(len(values), -1)
-    with np.errstate(invalid="ignore"):
-        magnitudes = np.abs(rows)
-        finite = magnitudes if np.isfinite(magnitudes).all() else np.where(np.isfinite(magnitudes), magnitudes, 0)
-    largest: Numbers = finite.max(axis=1).astype(np.float64)
+def _largest(values: NDArray[Any], usual: Numbers | float = 0.0) -> Numbers:
+    """Largest finite distance of each row from what is usual, 0 for a row without one."""
+    rows = values.reshape(len(values), -1).astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        distances = np.minimum(np.abs(rows - usual), np.finfo(np.float64).max)
+        finite = distances if np.isfinite(rows).all() else np.where(np.isfinite(rows), distances, 0)
+    largest: Numbers = finite.max(axis=1)
     return largest
 
 
-def _yardstick(largest: Numbers, past: list[Numbers]) -> float:
+def _yardstick(largest: Numbers, past: list[Numbers], usual: float) -> float:
     if past:
-        return max(float(_largest(np.atleast_1d(values)).max()) for values in past)
+        return max(float(_largest(np.atleast_1d(values), usual).max()) for values in past)
     return float(np.median(largest))
+
+
+def _median(values: Numbers) -> float:
+    finite = values[np.isfinite(values)]
+    return float(np.median(finite)) if finite.size else 0.0
 
 
 def _against_features(values: NDArray[Any], past: list[Numbers]) -> Numbers | None:
     """Each feature against its own past, so that one on a small scale is not hidden by one on a large scale.
 
-    A feature that was zero or tiny so far is measured by the median feature: rare features are no outliers.
+    What counts is the distance from its median: temperatures around 20 leave -127 no less far off than those around 0.
+    A feature that has not moved so far is measured by the median feature: rare features are no outliers.
     """
     columns = values.shape[1]
     if columns > MOST_COLUMNS or any(batch.ndim != 2 or batch.shape[1] != columns for batch in past):
         return None
-    magnitudes = np.max([_largest(batch.T) for batch in past], axis=0)
-    used = magnitudes[magnitudes > 0]
+    usual = np.array([_median(column) for column in np.concatenate(past).T])
+    distances = np.max([_largest(batch.T, usual[:, None]) for batch in past], axis=0)
+    used = distances[distances > 0]
     if not used.size:
         return None
-    yardstick = np.maximum(magnitudes, np.median(used))
-    finite = np.where(np.isfinite(values), np.abs(values.astype(np.float64)), 0.0)
-    ratios: Numbers = _over(finite, yardstick).max(axis=1)
+    yardstick = np.maximum(distances, np.median(used))
+    with np.errstate(over="ignore", invalid="ignore"):
+        ours = np.where(np.isfinite(values), np.abs(values.astype(np.float64) - usual), 0.0)
+    ratios: Numbers = _over(ours, yardstick).max(axis=1)
     return ratios
 
 

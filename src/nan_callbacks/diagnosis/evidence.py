@@ -37,10 +37,11 @@ class BatchPart:
     recent_std: float | None = None
     non_finite_rows: tuple[int, ...] = ()
     outlier_rows: tuple[int, ...] = ()
-    """Rows whose largest magnitude is more than 10 times that of any recent row (or, without recent batches, of the
-    median row of this batch), the worst first. 10: ``min_ratio`` of the guard."""
+    """Rows that lie more than 10 times as far from the median of recent ones as any of these (or, without recent
+    batches, are that many times as large as the median row of this batch), the worst first. 10: ``min_ratio`` of the
+    guard."""
     outlier_ratio: float = 1.0
-    """Largest magnitude of the worst row over that yardstick."""
+    """Distance of the worst row over that yardstick."""
     feature_std_ratio: float = 1.0
     """Largest over smallest non-zero standard deviation of a feature (last axis), over all recent batches."""
     moved_share: float = 0.0

@@ -208,6 +208,8 @@ def hazards_of(recorder: Recorder) -> list[Hazard]:
     for call in recorder.calls:
         if "half" in call.facts:
             found.append(_half(call))
+        if "wrapped" in call.facts:
+            found.append(_hazard(call, "wrapped", operand=call.facts["wrapped"]))
         summary: TensorSummary | None = call.facts.get("operand")
         if summary is None:
             continue
@@ -223,29 +225,17 @@ def hazards_of(recorder: Recorder) -> list[Hazard]:
         if judged is None:
             continue
         kind, bits = judged
-        found.append(
-            Hazard(
-                operation=operation,
-                kind=kind,
-                module=call.module,
-                source=source_line(call.place),
-                operand=summary,
-                headroom_bits=bits,
-                before=before,
-            )
-        )
+        found.append(_hazard(call, kind, operand=summary, headroom_bits=bits, before=before))
     return found
 
 
 def _half(call: Call) -> Hazard:
-    largest = float(call.facts["half"])
-    return Hazard(
-        operation=neutral_name(call.name),
-        kind="half_precision",
-        module=call.module,
-        source=source_line(call.place),
-        headroom_bits=headroom_bits(largest, "float16"),
-    )
+    return _hazard(call, "half_precision", headroom_bits=headroom_bits(float(call.facts["half"]), "float16"))
+
+
+def _hazard(call: Call, kind: str, **more: Any) -> Hazard:
+    source = source_line(call.place)
+    return Hazard(operation=neutral_name(call.name), kind=kind, module=call.module, source=source, **more)
 
 
 def _sums_positive_terms(recorder: Recorder, call: Call | None) -> bool:

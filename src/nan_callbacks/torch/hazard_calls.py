@@ -12,6 +12,7 @@ from nan_callbacks.core.tensor_summary import TensorSummary
 from nan_callbacks.diagnosis.operations import neutral_name
 from nan_callbacks.torch.call_kinds import as_array, operand_of, weight_of
 from nan_callbacks.torch.recorder import Call
+from nan_callbacks.torch.wrapping import wraps
 
 WATCHED = frozenset({"log", "divide", "reciprocal", "sqrt", "rsqrt", "norm", "exp"})
 """Operations that a hazard scan looks at."""
@@ -31,6 +32,8 @@ def measure(call: Call) -> None:
         largest = float(made.abs().max())
         if LEAST_HALF < largest < float("inf"):
             call.facts["half"] = largest
+    if wraps(call):
+        call.facts["wrapped"] = TensorSummary.of(as_array(call.tensors[0]), name="operand")
     if weight_of(call) is not None:
         operand, result = operand_of(call), call.result
         if operand is not None and operand.is_floating_point():

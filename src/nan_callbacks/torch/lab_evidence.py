@@ -64,7 +64,7 @@ def gather(
     return Evidence(
         classifies=any(loss.kind in CLASSIFYING for loss in step.losses),
         constant_loss=loss_of_a_constant(step.losses, seen.loss),
-        concerns=concerns_of(step.inputs, step.losses, step.rows_read),
+        concerns=concerns_of(step.inputs, step.losses, step.rows_read, step.hazards),
         known_issues=issues_at(replay.origin, environment),
         seen=seen,
         findings=tuple(findings),

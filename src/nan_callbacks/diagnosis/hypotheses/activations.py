@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from nan_callbacks.core.sentences import number
 from nan_callbacks.diagnosis.evidence import Evidence, LayerEvidence
-from nan_callbacks.diagnosis.experiments import Experiment, ends_lower, fresh_run
-from nan_callbacks.diagnosis.goal import Goal, Kind, Measured, is_calm, stands_still, tail
+from nan_callbacks.diagnosis.experiments import Experiment, Requirement, ends_lower, fresh_run
+from nan_callbacks.diagnosis.goal import NO_BETTER, Goal, Kind, Measured, is_calm, is_finite, peaks, stands_still, tail
 from nan_callbacks.diagnosis.hypotheses.gradients import vanishing
 from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis, how_early, is_early
 from nan_callbacks.diagnosis.hypotheses.numerics import code_of_origin
@@ -55,7 +55,7 @@ def bad_initialisation(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         code="ACT304",
         score=score if odd else 0.6,
         because=tuple(because),
-        experiments=_afresh(goal),
+        experiments=_afresh(goal, evidence, odd=bool(odd) and _began_odd(evidence)),
         observed=_is_blocked(odd) or (len(odd) > 1 and vanishing(evidence, goal) is not None),
     )
 
@@ -72,7 +72,7 @@ def blocked_by_zeros(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         return None
     named = ", ".join(zeros[:3]) + (f" and {len(zeros) - 3} more" if len(zeros) > 3 else "")
     because = (f"{named} are nothing but zeros", "every gradient is exactly 0")
-    return Hypothesis(code="ACT305", score=0.7, because=because, experiments=_afresh(goal), observed=True)
+    return Hypothesis(code="ACT305", score=0.7, because=because, experiments=_afresh(goal, evidence), observed=True)
 
 
 def symmetric(evidence: Evidence, goal: Goal) -> Hypothesis | None:
@@ -82,7 +82,7 @@ def symmetric(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         return None
     named = ", ".join(alike[:3]) + (f" and {len(alike) - 3} more" if len(alike) > 3 else "")
     because = (f"many units of {named} have the very same weights",)
-    return Hypothesis(code="ACT305", score=0.69, because=because, experiments=_afresh(goal), observed=True)
+    return Hypothesis(code="ACT305", score=0.69, because=because, experiments=_afresh(goal, evidence), observed=True)
 
 
 def dead_units(evidence: Evidence, goal: Goal) -> Hypothesis | None:
@@ -93,7 +93,7 @@ def dead_units(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     worst = max(dead, key=lambda layer: layer.dead_share or 0.0)
     because = (f"{number(100 * (worst.dead_share or 0))} % of the units of {worst.name} are zero for the whole batch",)
     score = _score(worst.dead_share)
-    return Hypothesis(code="ACT303", score=score, because=because, experiments=_afresh(goal), observed=True)
+    return Hypothesis(code="ACT303", score=score, because=because, experiments=_afresh(goal, evidence), observed=True)
 
 
 def saturated(evidence: Evidence, goal: Goal) -> Hypothesis | None:
@@ -104,7 +104,7 @@ def saturated(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     worst = max(flat, key=lambda layer: layer.saturated_share or 0.0)
     because = (f"{number(100 * (worst.saturated_share or 0))} % of the outputs of {worst.name} are at a bound",)
     score = _score(worst.saturated_share)
-    return Hypothesis(code="ACT302", score=score, because=because, experiments=_afresh(goal), observed=True)
+    return Hypothesis(code="ACT302", score=score, because=because, experiments=_afresh(goal, evidence), observed=True)
 
 
 def _score(share: float | None) -> float:
@@ -112,24 +112,43 @@ def _score(share: float | None) -> float:
     return 0.66 + 0.015 * (share or 0.0)
 
 
-def _afresh(goal: Goal) -> tuple[Experiment, ...]:
-    """Fresh weights of the usual scale on the same data, at the same learning rate."""
+def _afresh(goal: Goal, evidence: Evidence, *, odd: bool = False) -> tuple[Experiment, ...]:
+    """Fresh weights of the usual scale on the same data, at the same learning rate.
+
+    Args:
+        goal: The failure.
+        evidence: Of the run.
+        odd: Whether the weights began on another scale: then a start that does not blow up is better than theirs,
+            even if the rate makes it restless.
+    """
     if goal.kind is Kind.STALL:
 
         def learns(treated: Measured, controls: Sequence[Measured]) -> bool:
             return is_calm(treated) and ends_lower(treated, controls)
 
         falls = Experiment(treatment=fresh_run(), controls=(goal.base,), requires=learns)
-        moves = replace(falls, requires=_below, judge=stands_still)
+        moves = replace(falls, requires=_below(evidence), judge=stands_still)
         return moves, falls
     treatment = Variation(start=Start.FRESH, steps=FEW_STEPS)
-    return (Experiment(treatment=treatment, controls=(goal.base,), requires=lambda treated, _: is_calm(treated)),)
+    holds = Experiment(treatment=treatment, controls=(goal.base,), requires=lambda treated, _: is_calm(treated))
+    return (replace(holds, requires=None, judge=_runs_away) if odd and goal.kind is Kind.DIVERGENCE else holds,)
 
 
-def _below(treated: Measured, controls: Sequence[Measured]) -> bool:
-    """Whether a calm run ends below the untreated ones: one that has further to go falls faster."""
-    ends = [tail(each.trial.losses) for each in controls if each.trial.losses]
-    return is_calm(treated) and bool(treated.trial.losses) and all(tail(treated.trial.losses) < end for end in ends)
+def _runs_away(measured: Measured) -> bool | None:
+    trial = measured.trial
+    return not is_finite(trial) or peaks(measured) if trial.supported else None
+
+
+def _below(evidence: Evidence) -> Requirement:
+    """Whether a calm run ends below the untreated ones, and below the best constant: it has further to fall."""
+    constant = math.inf if evidence.constant_loss is None else NO_BETTER * evidence.constant_loss
+
+    def shown(treated: Measured, controls: Sequence[Measured]) -> bool:
+        ends = [tail(each.trial.losses) for each in controls if each.trial.losses]
+        losses = treated.trial.losses
+        return is_calm(treated) and bool(losses) and all(tail(losses) < min(end, constant) for end in ends)
+
+    return shown
 
 
 FEW_STEPS = 5

@@ -192,8 +192,10 @@ def scale_of(part: BatchPart) -> float:
 
 def _how_far(part: BatchPart) -> str:
     name = part.failed.name or part.role.value
-    beside = "anything in the recent batches" if part.recent is not None else "the median row of the batch"
-    return f"{name} of {describe_rows(part.outlier_rows)} is {number(part.outlier_ratio)} times as large as {beside}"
+    where, ratio = f"{name} of {describe_rows(part.outlier_rows)}", number(part.outlier_ratio)
+    if part.recent is None:
+        return f"{where} is {ratio} times as large as the median row of the batch"
+    return f"{where} lies {ratio} times as far out as anything in the recent batches"
 
 
 def _special(part: BatchPart) -> str:

@@ -28,6 +28,9 @@ from nan_callbacks.diagnosis.origin import Origin, Phase
 EXPLOSION = 10.0
 """Growth of the gradient norm over its median that counts as an explosion: ``min_ratio`` of the guard."""
 
+USUAL_LIMIT = 1.0
+"""Norm that recurrent and deep networks are clipped to as a rule, and that the catalogue recommends."""
+
 THROWN = 3.0
 """Loss of a recent batch over the usual one, after a single update, from which that update has done harm: batches of
 the healthy runs in ``benchmarks/healthy`` differ by less."""
@@ -70,7 +73,10 @@ def exploding(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         update = Variation(steps=1, then_other=True)
         treatment = replace(update, clip_norm=usual or 1.0)
         experiments.append(Experiment(treatment=treatment, controls=(update,), judge=_thrown(evidence)))
-    clipped = trained(snapshot_run(), _exploded(usual), clip_norm=usual or 1.0)
+    if goal.kind is Kind.DIVERGENCE and usual is not None and usual > EXPLOSION * USUAL_LIMIT:
+        # What is usual in a run that has been exploding from its first step is no limit.
+        experiments.append(trained(snapshot_run(), _exploded(usual), clip_norm=USUAL_LIMIT))
+    clipped = trained(snapshot_run(), _exploded(usual), clip_norm=usual or USUAL_LIMIT)
     experiments.append(replace(clipped, judge=blows_up) if spiking else clipped)
     if along_time and goal.base.start is Start.PRESENT:
         experiments.append(instead(goal, start=Start.FRESH))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import zip_longest
+from statistics import fmean
 
 from nan_callbacks.core.sentences import number
 from nan_callbacks.diagnosis.evidence import Evidence
@@ -12,6 +13,7 @@ from nan_callbacks.diagnosis.experiments import (
     LOWER_RATE,
     MUCH_LOWER_RATE,
     Experiment,
+    Judge,
     ends_lower,
     fresh_run,
     inflated,
@@ -20,10 +22,10 @@ from nan_callbacks.diagnosis.experiments import (
     trained,
     unrest,
 )
-from nan_callbacks.diagnosis.goal import Goal, Kind, stands_still
+from nan_callbacks.diagnosis.goal import Goal, Kind, Measured, stands_still
 from nan_callbacks.diagnosis.hypotheses.activations import dead_units, saturated
 from nan_callbacks.diagnosis.hypotheses.gradients import vanishing
-from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis, how_early, is_early
+from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis, batch_rows, how_early, is_early
 from nan_callbacks.diagnosis.hypotheses.numerics import fails_by_itself
 
 THROWN = 2.0
@@ -38,6 +40,12 @@ AT_REST = 16
 
 DECAYED = 1e-6
 """Of the largest rate that the run has had: what one step once did would take a million."""
+
+FEWEST_BATCHES = 4
+"""Recent batches of which the latter half is more than one."""
+
+UNSEEN = 0.98
+"""Of a loss that stands still, what a run that learns stays below at batches that it sees for the first time."""
 
 RATES_TRIED = (100.0, 1e4, 1e7)
 """Factors on a learning rate that is suspected to be too low, after the largest rate that the run has had."""
@@ -87,11 +95,39 @@ def too_low(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         factors = (10.0 * largest / rate, largest / rate, *factors)
     # From a complete standstill a little is enough; but a large rate moves even a net that is blocked, a little.
     blocked = any(rule(evidence, goal) is not None for rule in (vanishing, saturated, dead_units))
-    moved = [] if blocked else [replace(trained(goal.base, lr_factor=f), judge=stands_still) for f in factors]
-    fallen = [trained(goal.base, ends_lower, lr_factor=factor) for factor in factors]
+    still, stalls = _unless_by_heart(evidence, stands_still, 1.0), _unless_by_heart(evidence, goal.failed, UNSEEN)
+    moved = [] if blocked else [replace(trained(goal.base, lr_factor=f), judge=still) for f in factors]
+    fallen = [replace(trained(goal.base, ends_lower, lr_factor=factor), judge=stalls) for factor in factors]
     # Both look at the same trials, each of which is made once.
     experiments = tuple(each for pair in zip_longest(moved, fallen) for each in pair if each is not None)
     return Hypothesis(code="OPT602", score=0.65, because=because, experiments=experiments)
+
+
+def _unless_by_heart(evidence: Evidence, judge: Judge, share: float) -> Judge:
+    """A judge to whom a loss has only fallen if that of batches on their first coming has fallen as well.
+
+    A large rate learns the few batches of a trial by heart, whatever labels they have.
+
+    Args:
+        evidence: Of the run, which stands still: its losses are those of the same batches without a treatment.
+        judge: Whether a trial failed.
+        share: Of these losses that those in the trial must stay below.
+    """
+    rows = batch_rows(evidence)
+    known = [part.recent.shape[0] for part in evidence.batch if part.recent is not None and part.recent.shape]
+    batches = max(known, default=0) // rows if rows else 0
+    before = evidence.history.losses[-batches - 1 : -1]
+
+    def judged(measured: Measured) -> bool | None:
+        failed, losses = judge(measured), measured.trial.losses
+        # Its first steps have not taught it anything yet.
+        late = slice(batches // 2, batches)
+        if failed is not False or batches < FEWEST_BATCHES or len(losses) <= batches or len(before) < batches:
+            return failed
+        usual = fmean(before[late])
+        return usual > 0 and fmean(losses[late]) >= share * usual
+
+    return judged
 
 
 def _lower(evidence: Evidence, goal: Goal, early: bool) -> tuple[Experiment, ...]:

@@ -37,7 +37,7 @@ def _hypothesis(concern: Concern, score: float, evidence: Evidence, goal: Goal) 
     experiments = without_rows(goal, evidence.guilty_rows, batch_rows(evidence))
     if concern.code in ("DATA511", "DATA505") and not experiments and goal.kind is Kind.NON_FINITE:
         experiments = (another_batch(goal),)
-    if concern.code == "DATA507":
+    if concern.kind == "wrapped":
         experiments = (*experiments, instead(goal, clip_targets=True))
     return Hypothesis(
         code=concern.code,

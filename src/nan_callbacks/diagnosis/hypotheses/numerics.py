@@ -33,7 +33,8 @@ _ROOTS = {"sqrt", "cbrt", "norm", "std", "var", "hypot"}
 _BOUNDED = {"acos", "asin", "atanh", "erfinv"}
 _GROWING = {
     "exp", "expm1", "sinh", "cosh", "softplus", "power", "add", "subtract", "multiply", "sum", "matmul",
-    "convolution", "cast", "tan", "logsumexp",
+    "convolution", "cast", "tan", "logsumexp", "logcumsumexp", "outer", "lerp", "ldexp", "squareddifference", "i0",
+    "special_i0", "special_i1", "bessel_i0", "bessel_i1", "besseli0", "besseli1",
 }  # fmt: skip
 _MATRICES = {"inverse": DIVISION, "determinant": DIVISION, "cholesky": DOMAIN, "decomposition": SINGULARITY}
 
