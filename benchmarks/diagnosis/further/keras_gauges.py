@@ -273,7 +273,7 @@ class Files(keras.utils.PyDataset):
 
 
 @enter(
-    finite(Happens.SPIKE, ("DATA503", "DATA502"), rows=None),
+    finite(Happens.SPIKE, ("DATA503", "DATA502", "DATA512"), rows=None),
     "https://stackoverflow.com/questions/37232782/nan-loss-when-training-regression-network",
     "https://keras.io/api/utils/python_utils/",
 )

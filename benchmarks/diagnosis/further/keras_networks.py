@@ -190,7 +190,12 @@ class Mixed(layers.Layer):
 
 @enter(
     non_finite(
-        "NAN113", "eigh", "values, vectors = ops.eigh(covariance)", phase="backward", modules=("axes",), rows=(18,)
+        "NAN113",
+        ("eigh", "decomposition"),
+        "values, vectors = ops.eigh(covariance)",
+        phase="backward",
+        modules=("axes",),
+        rows=(18,),
     ),
     "https://github.com/pytorch/pytorch/issues/47599",
     "https://github.com/jax-ml/jax/issues/669",

@@ -49,7 +49,7 @@ class Place(_Adam):
 
 
 @enter(
-    finite(Happens.SPIKE, ("DATA504",)),
+    finite(Happens.SPIKE, ("DATA504", "DATA512")),
     "https://github.com/k2-fsa/icefall/issues/1676",
     "https://github.com/jingyaogong/minimind/pull/503",
 )

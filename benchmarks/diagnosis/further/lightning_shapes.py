@@ -46,7 +46,7 @@ class Marker(_Adam):
 @enter(
     non_finite(
         "NAN113",
-        ("svd", "linalg_svd"),
+        ("svd", "linalg_svd", "decomposition"),
         "left, _, right = torch.linalg.svd(moved",
         phase="backward",
         modules=("",),

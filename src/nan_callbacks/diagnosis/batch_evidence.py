@@ -12,16 +12,11 @@ from numpy.typing import NDArray
 from nan_callbacks.core.tensor_summary import TensorSummary
 from nan_callbacks.diagnosis.evidence import BatchPart, Role
 from nan_callbacks.diagnosis.moved import moved_share
-
-OUTLIER_RATIO = 10.0
-"""As in :attr:`.BatchPart.outlier_rows`."""
+from nan_callbacks.diagnosis.outlying import outlying_rows, over
 
 MOST_VALUES = 1 << 21
 """Values of one tensor that statistics look at; of larger ones, rows (then values) at an even stride (16 MiB).
 The test for NaN and Inf, and the range of the failed batch, look at every value."""
-
-MOST_COLUMNS = 4096
-"""Features up to which each is compared with its own past."""
 
 Numbers = NDArray[np.float64]
 
@@ -66,7 +61,8 @@ def _part(failed: NamedArray, recent: list[NDArray[Any]], role: Role) -> BatchPa
     remembered = [_sample(values, MOST_VALUES // len(past)) for values in past]
     finite = sampled[np.isfinite(sampled)]
     known = np.concatenate([values[np.isfinite(values)] for values in remembered]) if remembered else np.empty(0)
-    worst, ratio = _outliers(failed.values, remembered)
+    worst, ratio = outlying_rows(failed.values, remembered)
+    farthest, far = outlying_rows(failed.values, remembered, centred=True) if remembered else ((), 1.0)
     return BatchPart(
         role=role,
         failed=_summary(failed.values, failed.name, failed.dtype),
@@ -78,6 +74,8 @@ def _part(failed: NamedArray, recent: list[NDArray[Any]], role: Role) -> BatchPa
         non_finite_rows=_non_finite_rows(failed.values, past),
         outlier_rows=worst,
         outlier_ratio=ratio,
+        far_rows=farthest,
+        far_ratio=far,
         feature_std_ratio=_feature_std_ratio(remembered or [sampled]),
         moved_share=moved_share(sampled, remembered),
         is_integral=bool(finite.size) and bool(np.all(finite == np.rint(finite))),
@@ -149,72 +147,6 @@ def _is_mask(rows: NDArray[Any], past: list[NDArray[Any]]) -> bool:
     return bool(np.isin(rows, (0.0, -np.inf)).all())
 
 
-def _outliers(values: NDArray[Any], past: list[Numbers]) -> tuple[tuple[int, ...], float]:
-    """Rows far outside, the worst first, and the ratio of the worst.
-
-    Whole numbers of an integer type are indices, tokens or pixels: their size says nothing.
-    """
-    if values.dtype.kind != "f" or not values.ndim or not values.size:
-        return (), 1.0
-    ratios = _against_features(values, past) if values.ndim == 2 and past else None
-    if ratios is None:
-        usual = _median(np.concatenate([each.reshape(-1) for each in past])) if past else 0.0
-        largest = _largest(values, usual)
-        yardstick = _yardstick(largest, past, usual)
-        ratios = _over(largest, yardstick) if yardstick > 0 else np.ones(len(values))
-    worst = np.argsort(-ratios, kind="stable")
-    rows = tuple(int(row) for row in worst if ratios[row] > OUTLIER_RATIO)
-    return rows, float(ratios[worst[0]])
-
-
-def _largest(values: NDArray[Any], usual: Numbers | float = 0.0) -> Numbers:
-    """Largest finite distance of each row from what is usual, 0 for a row without one."""
-    rows = values.reshape(len(values), -1).astype(np.float64)
-    with np.errstate(invalid="ignore", over="ignore"):
-        distances = np.minimum(np.abs(rows - usual), np.finfo(np.float64).max)
-        finite = distances if np.isfinite(rows).all() else np.where(np.isfinite(rows), distances, 0)
-    largest: Numbers = finite.max(axis=1)
-    return largest
-
-
-def _yardstick(largest: Numbers, past: list[Numbers], usual: float) -> float:
-    if past:
-        return max(float(_largest(np.atleast_1d(values), usual).max()) for values in past)
-    return float(np.median(largest))
-
-
-def _median(values: Numbers) -> float:
-    finite = values[np.isfinite(values)]
-    return float(np.median(finite)) if finite.size else 0.0
-
-
-def _against_features(values: NDArray[Any], past: list[Numbers]) -> Numbers | None:
-    """Each feature against its own past, so that one on a small scale is not hidden by one on a large scale.
-
-    What counts is the distance from its median: temperatures around 20 leave -127 no less far off than those around 0.
-    A feature that has not moved so far is measured by the median feature: rare features are no outliers.
-    """
-    columns = values.shape[1]
-    if columns > MOST_COLUMNS or any(batch.ndim != 2 or batch.shape[1] != columns for batch in past):
-        return None
-    usual = np.array([_median(column) for column in np.concatenate(past).T])
-    distances = np.max([_largest(batch.T, usual[:, None]) for batch in past], axis=0)
-    used = distances[distances > 0]
-    if not used.size:
-        return None
-    yardstick = np.maximum(distances, np.median(used))
-    with np.errstate(over="ignore", invalid="ignore"):
-        ours = np.where(np.isfinite(values), np.abs(values.astype(np.float64) - usual), 0.0)
-    ratios: Numbers = _over(ours, yardstick).max(axis=1)
-    return ratios
-
-
-def _over(values: Numbers, yardstick: Numbers | float) -> Numbers:
-    with np.errstate(over="ignore"):
-        ratios: Numbers = np.minimum(values / yardstick, np.finfo(np.float64).max)
-    return ratios
-
-
 def _feature_std_ratio(batches: list[Numbers]) -> float:
     shaped = [batch.reshape(-1, batch.shape[-1]) for batch in batches if batch.ndim > 1 and batch.shape[-1] > 1]
     if not shaped or len({batch.shape[1] for batch in shaped}) > 1:
@@ -224,7 +156,7 @@ def _feature_std_ratio(batches: list[Numbers]) -> float:
     with np.errstate(over="ignore", invalid="ignore"):
         spread = together.std(axis=0) if len(together) > 1 else np.empty(0)
     spread = spread[np.isfinite(spread) & (spread > 0)]
-    return float(_over(spread.max(keepdims=True), float(spread.min()))[0]) if spread.size else 1.0
+    return float(over(spread.max(keepdims=True), float(spread.min()))[0]) if spread.size else 1.0
 
 
 def _mean(values: Numbers) -> float | None:

@@ -37,11 +37,14 @@ class BatchPart:
     recent_std: float | None = None
     non_finite_rows: tuple[int, ...] = ()
     outlier_rows: tuple[int, ...] = ()
-    """Rows that lie more than 10 times as far from the median of recent ones as any of these (or, without recent
-    batches, are that many times as large as the median row of this batch), the worst first. 10: ``min_ratio`` of the
-    guard."""
+    """Rows whose largest magnitude is more than 10 times that of any recent row (or, without recent batches, of the
+    median row of this batch), the worst first. 10: ``min_ratio`` of the guard."""
     outlier_ratio: float = 1.0
-    """Distance of the worst row over that yardstick."""
+    """Largest magnitude of the worst row over that yardstick."""
+    far_rows: tuple[int, ...] = ()
+    """The same of distances from the median of recent rows: among temperatures around 20, -127 is far off and not
+    large. Empty without recent batches."""
+    far_ratio: float = 1.0
     feature_std_ratio: float = 1.0
     """Largest over smallest non-zero standard deviation of a feature (last axis), over all recent batches."""
     moved_share: float = 0.0

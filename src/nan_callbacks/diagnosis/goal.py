@@ -23,9 +23,6 @@ RISE = 1.25
 STALL = 0.95
 """Share of its beginning above which a loss does not fall."""
 
-NO_BETTER = 0.95
-"""Loss over that of the best constant prediction from which a model has learnt nothing of its inputs."""
-
 MOVED = 0.99
 """Share of its beginning below which a loss has moved: on one and the same batch before and after a short run, there is
 no noise of other batches to be told from, and a net at a usable rate comes this far within 12 steps."""

@@ -10,7 +10,7 @@ from statistics import fmean, variance
 from nan_callbacks.core.sentences import number
 from nan_callbacks.diagnosis.bench import Bench
 from nan_callbacks.diagnosis.evidence import Evidence
-from nan_callbacks.diagnosis.goal import NO_BETTER, end_over_start, head, tail
+from nan_callbacks.diagnosis.goal import end_over_start, head, tail
 from nan_callbacks.diagnosis.lab import Start, Trial, Variation
 
 RECENTLY = 64
@@ -28,6 +28,9 @@ LEARNT = 0.3
 UNTRAINED = 0.9
 """Loss over that of fresh weights from which a model counts as untrained. In between it may be either: then the losses
 of the whole run tell, if they are known, by the same measure."""
+
+NO_BETTER = 0.95
+"""Loss over that of the best constant prediction from which a model has learnt nothing of its inputs."""
 
 FEWEST = 24
 """Losses of a run that tell whether it has learnt: thirds of 8."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 from nan_callbacks.core.sentences import number
 from nan_callbacks.diagnosis.evidence import Evidence, LayerEvidence
 from nan_callbacks.diagnosis.experiments import Experiment, Requirement, ends_lower, fresh_run
-from nan_callbacks.diagnosis.goal import NO_BETTER, Goal, Kind, Measured, is_calm, is_finite, peaks, stands_still, tail
+from nan_callbacks.diagnosis.goal import Goal, Kind, Measured, is_calm, is_finite, peaks, stands_still, tail
 from nan_callbacks.diagnosis.hypotheses.gradients import vanishing
 from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis, how_early, is_early
 from nan_callbacks.diagnosis.hypotheses.numerics import code_of_origin
@@ -141,7 +141,7 @@ def _runs_away(measured: Measured) -> bool | None:
 
 def _below(evidence: Evidence) -> Requirement:
     """Whether a calm run ends below the untreated ones, and below the best constant: it has further to fall."""
-    constant = math.inf if evidence.constant_loss is None else NO_BETTER * evidence.constant_loss
+    constant = math.inf if evidence.constant_loss is None else evidence.constant_loss
 
     def shown(treated: Measured, controls: Sequence[Measured]) -> bool:
         ends = [tail(each.trial.losses) for each in controls if each.trial.losses]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from nan_callbacks.core.sentences import number
 from nan_callbacks.diagnosis.diagnosis import describe_rows
@@ -81,7 +82,7 @@ def outlier_samples(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     found = accusation_of_rows("DATA503", 0.9, parts, evidence, goal)
     if found is None or goal.kind is not Kind.SPIKE:
         return found
-    rows = {row for part in parts for row in part.outlier_rows}
+    rows = {row for part in parts for row in part.outlier_rows or part.far_rows}
     return replace(found, score=0.75) if 2 * len(rows) > batch_rows(evidence) else found  # a batch of another kind
 
 
@@ -89,6 +90,9 @@ def accusation_of_rows(
     code: str, score: float, parts: Sequence[BatchPart], evidence: Evidence, goal: Goal
 ) -> Hypothesis | None:
     """A few rows that are outliers in one of the parts, tried by leaving them out."""
+    # What overflows is large. A spike may come from what is only far from the rest.
+    if goal.kind is Kind.SPIKE:
+        parts = [part if part.outlier_rows else replace(part, **_as_far(part)) for part in parts]
     suspicious = [part for part in parts if part.outlier_rows and part.outlier_ratio >= OUTLIER_RATIO]
     outliers = {row for part in suspicious for row in part.outlier_rows}
     guilty = set(evidence.guilty_rows) & outliers
@@ -192,10 +196,14 @@ def scale_of(part: BatchPart) -> float:
 
 def _how_far(part: BatchPart) -> str:
     name = part.failed.name or part.role.value
-    where, ratio = f"{name} of {describe_rows(part.outlier_rows)}", number(part.outlier_ratio)
-    if part.recent is None:
-        return f"{where} is {ratio} times as large as the median row of the batch"
-    return f"{where} lies {ratio} times as far out as anything in the recent batches"
+    beside = "anything in the recent batches" if part.recent is not None else "the median row of the batch"
+    far = part.outlier_rows == part.far_rows
+    how = "lies {} times as far from the usual as" if far else "is {} times as large as"
+    return f"{name} of {describe_rows(part.outlier_rows)} {how.format(number(part.outlier_ratio))} {beside}"
+
+
+def _as_far(part: BatchPart) -> dict[str, Any]:
+    return {"outlier_rows": part.far_rows, "outlier_ratio": part.far_ratio}
 
 
 def _special(part: BatchPart) -> str:

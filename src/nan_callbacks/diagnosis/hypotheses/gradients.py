@@ -147,7 +147,7 @@ def untrained(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         "before it: they are frozen, or no optimizer holds them, or they are cut off from the loss",
     )
     # Settled: a rate that is high enough moves whatever is trained, a little.
-    return Hypothesis(code="OPT608", score=0.68, because=because, observed=True, settles=True)
+    return Hypothesis(code="OPT608", score=0.655, because=because, observed=True, settles=True)
 
 
 def _is_a_product(origin: Origin) -> bool:
