@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from nan_callbacks.checkup.facts import CheckupFacts
+from nan_callbacks.checkup.facts import CheckupFacts, LossFacts
 from nan_callbacks.checkup.notice import CheckupReport
 from nan_callbacks.checkup.rules import judge
 from nan_callbacks.diagnosis.known_issues import Environment, installed_versions
@@ -20,6 +20,7 @@ from nan_callbacks.errors import ConfigurationError
 from nan_callbacks.keras.checkup_facts import components_of, inputs_of, layers_of, rows_of_parts
 from nan_callbacks.keras.checkup_probe import passages_of
 from nan_callbacks.keras.checkup_trials import GuardedTrials, LabTrials, Trials, rate_of
+from nan_callbacks.keras.entropy_calls import own_entropies
 from nan_callbacks.keras.evidence import narrowest
 from nan_callbacks.keras.hazard_scan import hazards_of
 from nan_callbacks.keras.lab import KerasLab
@@ -144,7 +145,7 @@ def examine(
     facts = CheckupFacts(
         framework="keras",
         inputs=inputs,
-        losses=parts.tried("losses", lambda: without_harmless_shapes(lab, losses)) or (),
+        losses=parts.tried("losses", lambda: _all_losses(lab, losses, rows, scan=scan)) or (),
         layers=layers,
         rate=parts.tried("the learning rate", lambda: rate_of(model, trials, lab.held_still_for))
         if can_run and not resumed
@@ -181,6 +182,13 @@ class _Parts:
                 raise
             self._notes.append(f"{what}: not looked at, {type(error).__name__}: {error}")
             return None
+
+
+def _all_losses(
+    lab: KerasLab, losses: tuple[LossFacts, ...], rows: dict[str, np.ndarray], *, scan: bool
+) -> tuple[LossFacts, ...]:
+    """What the compiled model tells of, and what the user's own code calls if the step may be run once more."""
+    return (*without_harmless_shapes(lab, losses), *(own_entropies(lab, losses, rows) if scan else ()))
 
 
 def _devices() -> tuple[str, ...]:

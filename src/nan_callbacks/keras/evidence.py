@@ -21,6 +21,7 @@ from nan_callbacks.diagnosis.likeness import are_alike
 from nan_callbacks.diagnosis.origin import ReplayResult
 from nan_callbacks.keras.checkup_facts import inputs_of, rows_of_parts
 from nan_callbacks.keras.checkup_probe import Passage, Passages, passages_of
+from nan_callbacks.keras.entropy_calls import own_entropies
 from nan_callbacks.keras.lab import KerasLab
 from nan_callbacks.keras.lab_batch import as_numpy, named_arrays, role_of
 from nan_callbacks.keras.loss_facts import SEEN, losses_of
@@ -67,7 +68,8 @@ def gather(
             alike_weights_of(lab.model, passages),
         )
     )
-    losses = without_harmless_shapes(lab, losses)
+    told = without_harmless_shapes(lab, losses)
+    losses = (*told, *own_entropies(lab, losses, rows))
     settings = settings_of(lab.model)
     environment = Environment(
         versions=installed_versions(), precision=settings["precision"], backend=settings["backend"]
@@ -86,7 +88,7 @@ def gather(
         layers=lab.layers(),
         zero_weights=zeros,
         alike_weights=alike,
-        labels_used={part.failed.name for part in parts} if any(loss.kind in SEEN for loss in losses) else (),
+        labels_used={part.failed.name for part in parts} if any(loss.kind in SEEN for loss in told) else (),
         **settings,
     )
 

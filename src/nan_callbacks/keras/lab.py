@@ -128,6 +128,10 @@ class KerasLab:
             self._known[variation] = self._timed(variation)
         return self._known[variation]
 
+    def run_again(self, variation: Variation) -> Trial:
+        """One trial, made anew: for those who watch what it calls."""
+        return self._run(variation)
+
     def layers(self) -> tuple[LayerEvidence, ...]:
         """What the layers do with the failed batch; empty if the model cannot be called with its inputs."""
         self.run(Variation())
