@@ -25,7 +25,7 @@ from tests.lightning_adapter.runs import (
 )
 
 AT = 6
-CAUSES = {"nan": "DATA501", "spike": "DATA503", "backward-nan": "NAN113"}
+CAUSES = {"nan": "DATA501", "spike": "DATA512", "backward-nan": "NAN113"}
 
 
 def run(guard, fault="nan", at=(AT,), **options):

@@ -78,7 +78,7 @@ def test_both_ranks_roll_back_together(ranks):
 CAUSES = {
     "nan": "DATA501",
     "nan-at-the-start": "DATA501",
-    "spike": "DATA503",
+    "spike": "DATA512",
     "backward-nan": "NAN113",
     "nan-accumulating": "DATA501",
 }
