@@ -144,7 +144,7 @@ class _Writer:
             items = [self.encode(value, f"{place}.{name}") for name, value in zip(item._fields, item, strict=True)]
             return {"kind": "named", "name": type(item).__name__, "fields": list(item._fields), "items": items}
         if is_dataclass(item) and not isinstance(item, type):
-            names = [each.name for each in fields(item)]
+            names = [each.name for each in fields(item) if hasattr(item, each.name)]
             items = [self.encode(getattr(item, name), f"{place}.{name}") for name in names]
             return {"kind": "named", "name": type(item).__name__, "fields": names, "items": items}
         if isinstance(item, list | tuple):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 from nan_callbacks.diagnosis.batch_evidence import NamedArray
 from nan_callbacks.diagnosis.evidence import Role
 from nan_callbacks.diagnosis.lab import FEWEST_TIME_STEPS
+from nan_callbacks.torch.data_classes import is_instance_of_one, with_fields
 
 DEPTH = 6
 """Containers within each other that are looked into."""
@@ -51,9 +51,8 @@ def map_tensors(batch: Any, change: Callable[[str, Tensor], Any], name: str = "b
         )
     if type(batch) in (list, tuple):
         return type(batch)(inner(value, f"{name}[{index}]") for index, value in enumerate(batch))
-    if is_dataclass(batch) and not isinstance(batch, type):
-        values = {field.name: getattr(batch, field.name) for field in fields(batch) if field.init}
-        return replace(batch, **{key: inner(value, f"{name}.{key}") for key, value in values.items()})
+    if is_instance_of_one(batch):
+        return with_fields(batch, lambda key, value: inner(value, f"{name}.{key}"))
     return batch
 
 

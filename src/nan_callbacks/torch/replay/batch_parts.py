@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from nan_callbacks.torch.data_classes import is_instance_of_one, with_fields
+
 _DEPTH = 8
 """Deeper nestings are not followed; also the guard against objects that hold themselves."""
 
@@ -36,7 +38,7 @@ def _parts(value: Any, name: str) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, (list, tuple)):
         for i, part in enumerate(value):
             yield f"{name}[{i}]", part
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+    elif is_instance_of_one(value):
         for each in dataclasses.fields(value):
             yield f"{name}.{each.name}", getattr(value, each.name, None)
     elif hasattr(value, "__dict__") and not isinstance(value, (type, torch.nn.Module)) and not callable(value):
@@ -90,9 +92,8 @@ def _select_parts(value: Any, rows: list[int], size: int, depth: int) -> Any:
         if len(value) == size and not holds_tensors:
             return type(value)(value[row] for row in rows)
         return type(value)(_select(part, rows, size, depth) for part in value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = [each.name for each in dataclasses.fields(value)]
-        return dataclasses.replace(value, **{name: _select(getattr(value, name), rows, size, depth) for name in names})
+    if is_instance_of_one(value):
+        return with_fields(value, lambda name, part: _select(part, rows, size, depth))
     return value
 
 
