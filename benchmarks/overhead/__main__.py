@@ -18,6 +18,8 @@ import sys
 from benchmarks.overhead.keras.machine import BACKENDS, choose
 
 MODELS = ("mlp", "cnn", "transformer")
+WELL_KNOWN = ("resnet", "classifier")
+"""Of Keras alone; named with ``--models``."""
 
 
 def parsed_options() -> argparse.Namespace:
@@ -29,8 +31,9 @@ def parsed_options() -> argparse.Namespace:
     parser.add_argument("--models", default=",".join(MODELS), help="some of them (default: %(default)s)")
     options = parser.parse_args()
     for name in options.models.split(","):
-        if name not in MODELS:
-            parser.error(f"--models: expected some of {', '.join(MODELS)}, received {name}")
+        known = (*MODELS, *WELL_KNOWN) if options.framework == "keras" else MODELS
+        if name not in known:
+            parser.error(f"--models: expected some of {', '.join(known)}, received {name}")
     for name in ("steps", "rounds"):
         value = getattr(options, name)
         if value is not None and value < 1:

@@ -1,7 +1,8 @@
-"""The three trainings whose steps are timed: a small one, where every microsecond shows, and two ordinary ones."""
+"""The trainings whose steps are timed: small ones, where every microsecond shows, and two that are well known."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,6 +12,7 @@ CLASSES = 10
 TOKENS = 1024
 CONTEXT = 64
 WIDTH = 128
+WORDS, REVIEW = 20_000, 200
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
@@ -61,12 +63,60 @@ def transformer() -> keras.Model:
     return keras.Model(text, layers.Dense(TOKENS)(layers.LayerNormalization()(hidden)))
 
 
+def residual() -> keras.Model:
+    """ResNet-20 for CIFAR (He et al., Deep Residual Learning, 2016, section 4.2), with projections as shortcuts."""
+    image = layers.Input((32, 32, 3))
+    hidden = _convolved(image, 16)
+    for filters, first_stride in ((16, 1), (32, 2), (64, 2)):
+        for stride in (first_stride, 1, 1):
+            straight = hidden
+            if hidden.shape[-1] != filters:
+                straight = layers.BatchNormalization()(layers.Conv2D(filters, 1, stride, use_bias=False)(hidden))
+            inner = layers.Conv2D(filters, 3, padding="same", use_bias=False)(_convolved(hidden, filters, stride))
+            hidden = layers.Activation("relu")(layers.Add()([straight, layers.BatchNormalization()(inner)]))
+    return keras.Model(image, layers.Dense(CLASSES)(layers.GlobalAveragePooling2D()(hidden)))
+
+
+def _convolved(hidden: Any, filters: int, stride: int = 1) -> Any:
+    convolved = layers.Conv2D(filters, 3, stride, padding="same", use_bias=False)(hidden)
+    return layers.Activation("relu")(layers.BatchNormalization()(convolved))
+
+
+class _WordsAndPlaces(layers.Layer):
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.places = layers.Embedding(WORDS, 32), layers.Embedding(REVIEW, 32)
+
+    def call(self, text: Any) -> Any:
+        return self.words(text) + self.places(keras.ops.arange(REVIEW))
+
+
+def classifier() -> keras.Model:
+    """The transformer of Keras' own example of text classification (keras.io/examples/nlp, 2020): one small block."""
+    text = layers.Input((REVIEW,), dtype="int32")
+    hidden = _WordsAndPlaces()(text)
+    attended = layers.Dropout(0.1)(layers.MultiHeadAttention(2, 32)(hidden, hidden))
+    hidden = layers.LayerNormalization(epsilon=1e-6)(hidden + attended)
+    wide = layers.Dropout(0.1)(layers.Dense(32)(layers.Dense(32, activation="relu")(hidden)))
+    hidden = layers.LayerNormalization(epsilon=1e-6)(hidden + wide)
+    pooled = layers.Dropout(0.1)(layers.GlobalAveragePooling1D()(hidden))
+    return keras.Model(text, layers.Dense(2)(layers.Dropout(0.1)(layers.Dense(20, activation="relu")(pooled))))
+
+
 def vectors(generator: np.random.Generator) -> Arrays:
     return generator.standard_normal((32, 256), "float32"), generator.integers(CLASSES, size=32, dtype="int32")
 
 
 def images(generator: np.random.Generator) -> Arrays:
     return generator.standard_normal((32, 32, 32, 3), "float32"), generator.integers(CLASSES, size=32, dtype="int32")
+
+
+def photographs(generator: np.random.Generator) -> Arrays:
+    return generator.standard_normal((128, 32, 32, 3), "float32"), generator.integers(CLASSES, size=128, dtype="int32")
+
+
+def reviews(generator: np.random.Generator) -> Arrays:
+    return generator.integers(WORDS, size=(32, REVIEW), dtype="int32"), generator.integers(2, size=32, dtype="int32")
 
 
 def texts(generator: np.random.Generator) -> Arrays:
@@ -78,5 +128,7 @@ WORKLOADS = (
     Workload("mlp", perceptron, vectors, rounds=80, target=None),
     Workload("cnn", convolutional, images, rounds=24, target=0.01),
     Workload("transformer", transformer, texts, rounds=24, target=0.01),
+    Workload("resnet", residual, photographs, rounds=6, target=0.01),
+    Workload("classifier", classifier, reviews, rounds=24, target=0.01),
 )
 """All of them, the smallest first."""
