@@ -11,10 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
-from nan_callbacks.core.events import SCHEMA, Event, describe
+from nan_callbacks.core.decision import Decision
+from nan_callbacks.core.events import SCHEMA, Event, describe, step_events
+from nan_callbacks.core.finding import Action, Finding
 from nan_callbacks.core.journal import Journal
+from nan_callbacks.core.observation import StepObservation
+from nan_callbacks.core.stall import StallWatch
 from nan_callbacks.diagnosis.diagnose import Budget
-from nan_callbacks.diagnosis.diagnosis import Diagnosis
+from nan_callbacks.diagnosis.diagnosis import Confidence, Diagnosis
 from nan_callbacks.diagnosis.incident import Incident
 from nan_callbacks.diagnosis.origin import OriginKind, ReplayResult
 from nan_callbacks.errors import ConfigurationError
@@ -112,6 +116,7 @@ class Desk:
         self._counts: Counter[str] = Counter()
         self._examined: dict[str, tuple[int, Diagnosis]] = {}
         self._spent = 0.0
+        self._stall = StallWatch()
         self._broken = False
         self._callback_failed = False
 
@@ -153,6 +158,23 @@ class Desk:
         if self.settings.diagnose == "never" or self._broken or self.seconds_left <= 0.0:
             return None
         return self._guarded(lambda: self._incident_of(event, open_case()))
+
+    def notice(
+        self, seen: StepObservation, open_case: Callable[[tuple[Finding, ...]], Case | None], *, incident: bool
+    ) -> None:
+        """One judged step. Once, a run that has learnt nothing is looked into; it is told of if the cause is found.
+
+        Args:
+            seen: The step.
+            open_case: Makes it examinable, with what was found about it.
+            incident: Whether it was an incident.
+        """
+        finding = self._stall.observe(seen, incident=incident)
+        when = self.settings.diagnose
+        if finding is None or when == "never" or (when == "first" and self._incidents):
+            return
+        if not self._broken and self.seconds_left > 0.0:
+            self._guarded(lambda: self._look_into(seen, finding, open_case((finding,))))
 
     def on_demand(self, event: Event, case: Case) -> Diagnosis:
         """A diagnosis that the user asked for: whatever the settings say, and beyond the budget of the fit.
@@ -203,6 +225,25 @@ class Desk:
         self._incidents.append(incident)
         self._tell(incident)
         return incident
+
+    def _look_into(self, seen: StepObservation, finding: Finding, case: Case | None) -> None:
+        """Whether a run that stands still does so for a reason; many a healthy one takes its time."""
+        if case is None:
+            return
+        began = time.perf_counter()
+        try:
+            budget = Budget(steps=ONE_DIAGNOSIS.steps, seconds=min(ONE_DIAGNOSIS.seconds, self.seconds_left))
+            diagnosis = case.diagnose(case.replay(budget.seconds), budget)
+        finally:
+            self._spend(time.perf_counter() - began)
+        if diagnosis is None or diagnosis.cause is None or diagnosis.cause.confidence is Confidence.POSSIBLE:
+            return
+        (event,) = step_events(seen, Decision(action=Action.OBSERVE, findings=(finding,)), rank=self._rank)
+        diagnosis = replace(diagnosis, seconds=time.perf_counter() - began)
+        self._journal.record([event, self._event(event, diagnosis)])
+        self._counts[finding.code] += 1
+        self._incidents.append(Incident.from_event(event, diagnosis))
+        self._tell(self._incidents[-1])
 
     def _examine(self, event: Event, case: Case | None, replay: ReplayResult | None = None) -> Diagnosis | None:
         if case is None:

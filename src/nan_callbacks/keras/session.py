@@ -22,6 +22,7 @@ from nan_callbacks.keras.backend import Backend
 from nan_callbacks.keras.examiner import Examination, about
 from nan_callbacks.keras.health import LayerWatch
 from nan_callbacks.keras.lab_start import values_in_slot
+from nan_callbacks.keras.model_parts import obstacle_of
 from nan_callbacks.keras.readings import Reading, pack_limits
 from nan_callbacks.keras.recent import RecentBatches, as_fed, own_containers
 
@@ -241,9 +242,13 @@ class GuardSession:
         if self.desk is not None:
             for seen, findings, event in found:
                 self.desk.take_in(event, self._opener(seen, findings))
+            self.desk.notice(self.last, self._look, incident=bool(found))
 
     def _opener(self, seen: StepObservation, findings: tuple[Finding, ...]) -> Callable[[], Examination]:
         return lambda: self.examination(seen, findings)
+
+    def _look(self, findings: tuple[Finding, ...]) -> Examination | None:
+        return None if obstacle_of(self.model) else self.examination(self.last, findings)
 
     # -- the rest ------------------------------------------------------------------------------------------------
 

@@ -20,10 +20,11 @@ from nan_callbacks.errors import TrainingStoppedError
 from nan_callbacks.lightning.averaging import withhold_update
 from nan_callbacks.lightning.examiner import Examination, about
 from nan_callbacks.lightning.learning_rate import LearningRateControl
+from nan_callbacks.lightning.named_gradients import NamedGradients
 from nan_callbacks.lightning.recent import MOST_BATCHES, RecentBatches, as_received
 from nan_callbacks.lightning.snapshots import Snapshots
 from nan_callbacks.lightning.window import Window
-from nan_callbacks.torch.gate import drop_gradients, drop_gradients_inside_step, optimizer_parameters
+from nan_callbacks.torch.gate import drop_gradients, drop_gradients_inside_step
 from nan_callbacks.torch.lab_bench import Fed
 from nan_callbacks.torch.lab_bench import Window as Batches
 from nan_callbacks.torch.layer_watch import LayerWatch
@@ -66,7 +67,7 @@ class GuardSession:
         self.recent = RecentBatches(on_device=module.device.type != "cpu", most=most)
         self._found: list[tuple[StepObservation, tuple[Finding, ...], Event]] = []
         self._global_step: int | None = None
-        self._named: dict[int, tuple[list[Tensor], list[str]]] = {}
+        self._gradients = NamedGradients(module)
         self._attempts: list[Attempt] = []
         self._optimizers: list[Optimizer] = list(trainer.optimizers)
         self.layers = LayerWatch(module, self._optimizers)
@@ -189,7 +190,7 @@ class GuardSession:
     # -- measuring -----------------------------------------------------------------------------------------------
 
     def _observe(self, optimizer: Optimizer) -> StepObservation:
-        names, gradients = self._gradients(optimizer)
+        names, gradients = self._gradients.of(optimizer)
         scaler = self.scaler
         scale = scaler.get_scale() if scaler is not None else None
         fused = scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False)
@@ -218,17 +219,6 @@ class GuardSession:
             loss_scale=scale,
             scaler_overflow=scaler is not None and bool(measured.non_finite),
         )
-
-    def _gradients(self, optimizer: Optimizer) -> tuple[list[str], list[Tensor]]:
-        """The present gradients of an optimizer's parameters, and the parameters' names."""
-        parameters = optimizer_parameters(optimizer)
-        known, names = self._named.get(id(optimizer), ([], []))
-        if len(known) != len(parameters) or any(a is not b for a, b in zip(known, parameters, strict=True)):
-            by_id = {id(parameter): name for name, parameter in self.module.named_parameters()}
-            names = [by_id.get(id(parameter), "unnamed parameter") for parameter in parameters]
-            self._named[id(optimizer)] = (parameters, names)
-        present = [(name, p.grad) for name, p in zip(names, parameters, strict=True) if p.grad is not None]
-        return [name for name, _ in present], [gradient for _, gradient in present]
 
     def _loss(self, scale: float | None) -> Tensor | None:
         """Mean raw loss of the window, on its device."""
@@ -384,6 +374,11 @@ class GuardSession:
         if self.desk is not None:
             for seen, findings, event in found:
                 self.desk.take_in(event, partial(self.examination, seen, findings))
+            if self.last is not None:
+                self.desk.notice(self.last, self._look, incident=bool(found))
+
+    def _look(self, findings: tuple[Finding, ...]) -> Examination | None:
+        return self.examination(self.last, findings) if self._single and self.last is not None else None
 
     def _take_snapshot_if_due(self) -> None:
         if self._step_wise:

@@ -1,0 +1,88 @@
+"""Notices a run that has learnt nothing since its first step: a loss that stands where it began."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from statistics import fmean, variance
+
+from nan_callbacks.core.finding import Action, Finding, Severity
+from nan_callbacks.core.observation import StepObservation
+
+WINDOW = 64
+"""Losses at either end that are compared: their mean differs from batch to batch by an eighth of what a loss does."""
+
+AFTER = 200
+"""Steps after which a run is looked at, once. Of the healthy runs in ``benchmarks/healthy``, which are short and made
+to look risky, most have lowered their loss by a tenth within 50."""
+
+PATIENCE = 1000
+"""Steps up to which a learning rate that is still rising is waited for."""
+
+RISING = 1.02
+"""Growth of the rate over a window that counts as rising: a warm-up of some thousand steps."""
+
+NO_PROGRESS = 0.95
+"""Last losses over first ones from which nothing has been learnt."""
+
+CLEAR_FALL = 4.0
+"""Standard errors between the two means from which there is a fall, however small."""
+
+
+class StallWatch:
+    """Watches the losses of a run with one optimizer, from its first step to its only look."""
+
+    def __init__(self) -> None:
+        self._first: list[float] = []
+        self._last: deque[float] = deque(maxlen=WINDOW)
+        self._rates: deque[float] = deque(maxlen=WINDOW)
+        self._done = False
+
+    def observe(self, seen: StepObservation, *, incident: bool = False) -> Finding | None:
+        """Take in one judged step.
+
+        Args:
+            seen: The step.
+            incident: Whether a detector found something about it: then it is none of the ordinary ones.
+
+        Returns:
+            A finding the first time that the loss is known to stand still; whether it is worth telling depends on
+            whether a cause is found.
+        """
+        if self._done:
+            return None
+        if seen.competing or (seen.step and not self._first):  # several losses, or a run that began elsewhere
+            self._done = True
+            return None
+        if incident or not seen.applied or seen.loss is None or not math.isfinite(seen.loss):
+            return None
+        if len(self._first) < WINDOW:
+            self._first.append(seen.loss)
+        self._last.append(seen.loss)
+        self._rates.append(max(seen.learning_rates, default=0.0))
+        if seen.step + 1 < AFTER or (self._rate_is_rising() and seen.step < PATIENCE):
+            return None
+        self._done = True
+        return self._finding(seen) if self._stands_still() else None
+
+    def _rate_is_rising(self) -> bool:
+        return self._rates[-1] > RISING * self._rates[0]
+
+    def _stands_still(self) -> bool:
+        if len(self._first) + len(self._last) < 2 * WINDOW:
+            return False
+        began, ends = fmean(self._first), fmean(self._last)
+        error = math.sqrt((variance(self._first) + variance(self._last)) / WINDOW)
+        return began > 0.0 and ends > NO_PROGRESS * began and began - ends <= CLEAR_FALL * error
+
+    def _finding(self, seen: StepObservation) -> Finding:
+        return Finding.of(
+            seen,
+            code="LOSS406",
+            title="no progress",
+            severity=Severity.WARNING,
+            action=Action.OBSERVE,
+            quantity="loss",
+            value=fmean(self._last),
+            detail=f"over the first {WINDOW} steps it was {fmean(self._first):.4g} on average",
+        )
