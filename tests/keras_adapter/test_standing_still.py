@@ -38,3 +38,18 @@ def test_a_head_that_nothing_trains(frozen, accused):
     if accused:
         assert found.cause.code == "OPT608"
         assert "head, the last layer with weights, nor 1 of the 1 before it" in found.describe()
+
+
+def test_a_run_that_learns_nothing_is_noticed_without_being_asked():
+    def fitted(frozen, **options):
+        guard, model = NaNGuard(strict=True, checkup=False, **options), classifier(frozen)
+        model.fit(*classes(), batch_size=12, epochs=6, shuffle=False, verbose=0, callbacks=[guard])
+        return guard, [np.array(each) for each in model.get_weights()]
+
+    guard, weights = fitted(("body", "head"))
+    (incident,) = guard.incidents
+    assert (incident.code, incident.action, incident.step) == ("LOSS406", "observe", 199)
+    assert incident.diagnosis.cause.code == "OPT608"
+    silent, untouched = fitted(("body", "head"), diagnose="never")
+    assert silent.incidents == fitted(())[0].incidents == ()
+    assert all(np.array_equal(one, other) for one, other in zip(weights, untouched, strict=True))

@@ -57,3 +57,57 @@ def test_a_head_that_nothing_trains(which):
     if accused:
         assert found.cause.code == "OPT608"
         assert "head, the last layer with weights, nor 1 of the 1 before it" in found.describe()
+
+
+def long_fit(trains, **options):
+    seed_all()
+    guard = NaNGuard(strict=True, checkup=False, **options)
+    tiny_trainer(guard, max_epochs=6).fit(Classifier(trains), loader(classes()))
+    return guard
+
+
+def test_a_run_that_learns_nothing_is_noticed_without_being_asked():
+    told = []
+    guard = long_fit(frozen_by_mistake, on_incident=told.append)
+    (incident,) = guard.incidents
+    assert (incident.code, incident.action, incident.step) == ("LOSS406", "observe", 199)
+    assert incident.diagnosis.cause.code == "OPT608"
+    assert told == [incident]
+    assert guard.summary["codes"] == {"LOSS406": 1}
+    assert [event["event"] for event in guard.events] == ["incident", "diagnosis", "summary"]
+
+
+@pytest.mark.parametrize("options", [{"diagnose": "never"}, {"diagnose": "first"}])
+def test_who_wants_no_diagnosis_gets_none(options):
+    codes = [incident.code for incident in long_fit(frozen_by_mistake, **options).incidents]
+    assert codes == ([] if options["diagnose"] == "never" else ["LOSS406"])
+
+
+@pytest.mark.parametrize("which", ["the head alone", "everything"])
+def test_a_run_that_learns_is_not_looked_into(which):
+    assert long_fit(TRAINS[which][0]).incidents == ()
+
+
+def test_a_run_without_a_cause_goes_on_in_silence():
+    """Labels that nobody can learn: nothing is proved against the run, so nothing is said."""
+    generator = torch.Generator().manual_seed(8)
+    noise = [
+        (torch.randn(12, 6, generator=generator), torch.randint(0, 4, (12,), generator=generator)) for _ in "x" * 240
+    ]
+    seed_all()
+    guard = NaNGuard(strict=True, checkup=False)
+    tiny_trainer(guard).fit(Classifier(lambda module: module.parameters()), loader(noise))
+    assert guard.incidents == ()
+    assert [event["event"] for event in guard.events] == ["summary"]
+
+
+def test_looking_into_it_changes_nothing():
+    def final(options):
+        seed_all()
+        module = Classifier(frozen_by_mistake)
+        guard = NaNGuard(strict=True, checkup=False, **options)
+        tiny_trainer(guard, max_epochs=6).fit(module, loader(classes()))
+        return module.scale.detach().clone(), torch.get_rng_state()
+
+    silent, told = final({"diagnose": "never"}), final({})
+    assert all(torch.equal(one, other) for one, other in zip(silent, told, strict=True))
