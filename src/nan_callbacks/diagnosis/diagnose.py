@@ -14,7 +14,7 @@ from nan_callbacks.diagnosis.experiments import Experiment
 from nan_callbacks.diagnosis.goal import Kind, goal_of
 from nan_callbacks.diagnosis.hypotheses import Hypothesis, hypothesise
 from nan_callbacks.diagnosis.lab import Lab
-from nan_callbacks.diagnosis.reproduction import Reproduction, reproduce, standstill
+from nan_callbacks.diagnosis.reproduction import Reproduction, is_unasked, reproduce, standstill
 
 CONVINCING = 0.7
 """Scores above this stand for measured evidence against one cause; up to it, for circumstances that fit several."""
@@ -70,7 +70,7 @@ def _without_a_failed_step(bench: Bench, evidence: Evidence, hypotheses: Sequenc
         return _diagnosis(evidence, bench, _verdicts(wrong, evidence, None), "" if wrong else state.note)
     # A model that is better than fresh weights may simply have learnt what there is to learn: then only what was seen
     # in its layers speaks against it.
-    suspects = [hypothesis for hypothesis in hypotheses if state.untrained or hypothesis.observed]
+    suspects = [each for each in hypotheses if state.untrained or (each.observed and not is_unasked(evidence))]
     return _diagnosis(evidence, bench, _verdicts(_test(bench, suspects), evidence, bench))
 
 

@@ -122,7 +122,14 @@ def standstill(bench: Bench, evidence: Evidence) -> Standstill:
     if ratio < LEARNT:
         said = f"the loss is {number(ours[0])}, that of fresh weights {number(theirs[0])}"
         return Standstill(note=f"Nothing to diagnose: the loss stands still because the model has learnt; {said}.")
-    return Standstill(untrained=never_fell or not ratio < UNTRAINED)
+    # A run that was begun with trained weights has nothing to fall from.
+    believed = never_fell and not is_unasked(evidence)
+    return Standstill(untrained=believed or not ratio < UNTRAINED)
+
+
+def is_unasked(evidence: Evidence) -> bool:
+    """Whether the guard itself looks into a run that stands still, not somebody who knows that it should not."""
+    return any(finding.code == "LOSS406" for finding in evidence.findings)
 
 
 def _falls_slowly(losses: Sequence[float]) -> bool:
