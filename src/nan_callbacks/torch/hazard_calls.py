@@ -10,7 +10,7 @@ from torch import Tensor
 from nan_callbacks.checkup.hazards import BITS, LIMITS
 from nan_callbacks.core.tensor_summary import TensorSummary
 from nan_callbacks.diagnosis.operations import neutral_name
-from nan_callbacks.torch.call_kinds import as_array, operand_of, weight_of
+from nan_callbacks.torch.call_kinds import TABLES, as_array, operand_of, weight_of
 from nan_callbacks.torch.recorder import Call
 from nan_callbacks.torch.wrapping import wraps
 
@@ -39,6 +39,8 @@ def measure(call: Call) -> None:
         if operand is not None and operand.is_floating_point():
             call.facts["received"] = as_array(operand)
             call.facts["in_std"] = spread(operand)
+        elif operand is not None and call.name in TABLES:
+            call.facts["received"] = as_array(operand).copy()
         if result is not None and result.is_floating_point():
             call.facts["out_std"] = spread(result)
         return

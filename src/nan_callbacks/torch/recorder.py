@@ -45,12 +45,17 @@ class Call:
     @property
     def tensors(self) -> list[Tensor]:
         """All tensors that went in, in order."""
-        return list(_tensors((self.args, self.kwargs)))
+        return tensors_in((self.args, self.kwargs))
 
     @property
     def result(self) -> Tensor | None:
         """The tensor that came out, of several the first."""
         return next(_tensors(self.output), None)
+
+    @property
+    def results(self) -> list[Tensor]:
+        """All tensors that came out."""
+        return tensors_in(self.output)
 
     def argument(self, position: int, name: str, default: Any = None) -> Any:
         """One argument, given by position or by name."""
@@ -85,6 +90,8 @@ class Recorder(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Take one call down."""
         kwargs = kwargs or {}
+        if func is Tensor.__iter__ and args[0].dim():  # what an iterator will give cannot be followed
+            return iter(self.__torch_function__(Tensor.unbind, types, args))
         call = self._begin(func, args, kwargs)
         output = func(*args, **kwargs)
         if call is not None:
@@ -136,6 +143,11 @@ class Recorder(TorchFunctionMode):
             self._makers[id(tensor)] = call
         if self._measure is not None:
             self._measure(call)
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """All tensors of a nested structure, in order."""
+    return list(_tensors(value))
 
 
 def _tensors(value: Any, depth: int = 3) -> Iterator[Tensor]:
