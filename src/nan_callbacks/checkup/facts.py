@@ -105,7 +105,10 @@ class LayerFacts:
     trainable: bool = True
     """False if all its weights are frozen."""
     in_std: float | None = None
-    """Standard deviation (root mean square for weights without bias) of what it receives over the batch."""
+    """Standard deviation (root mean square for weights without bias) of what it receives over the batch; of several
+    things that it receives, such as sequences and a state, the largest one."""
+    in_level: float = 0.0
+    """Root mean square of the same; 0 if unknown."""
     out_std: float | None = None
     """Standard deviation of what it returns over the batch."""
     grad_out_std: float | None = None

@@ -214,10 +214,12 @@ def _layer(
     norm = None if matrix is None else gradients.get(matrix.path)
     grad = None if norm is None else norm / math.sqrt(max(weight.size, 1))
     size = rms(passage.received)
+    in_std, in_level = _signal_in(passage)
     return LayerFacts(
         **shared,
         has_weights=True,
-        in_std=spread(passage.received),
+        in_std=in_std,
+        in_level=in_level,
         out_std=spread(returned),
         # A weight's gradient is that of the output times the input.
         grad_out_std=None if grad is None or not size else grad / size,
@@ -226,6 +228,13 @@ def _layer(
         weights_all_equal=weight.shape[-1] > 1 and bool((weight == weight[..., :1]).all()),
         gradients_all_equal=_alike(layer, returned, behind),
     )
+
+
+def _signal_in(passage: Passage) -> tuple[float | None, float]:
+    """Standard deviation of the strongest signal, of a recurrent layer perhaps its state, and the size of the same."""
+    known = [(spread(array), array) for array in (passage.received, *passage.fed[2:])]
+    std, strongest = max(known, key=lambda pair: pair[0] or 0.0)
+    return std, rms(strongest)
 
 
 def _alike(layer: Any, returned: np.ndarray, behind: np.ndarray | None) -> bool:
