@@ -86,6 +86,9 @@ class LossFacts:
     """How it is called where it was computed: ``cross_entropy``, ``loss of output 'a'``."""
     source: SourceLine | None = None
     """The user's line that computed it; None if unknown."""
+    of_distribution: bool = False
+    """Whether it is a term of a distribution's likelihood: one distribution may serve many samples, or many
+    distributions one sample."""
 
 
 @dataclass(frozen=True, kw_only=True)
