@@ -557,9 +557,12 @@ def test_a_model_that_raises_gives_a_report_with_a_note():
     assert codes(report) == ["DATA501"]
 
 
-def test_inputs_of_the_wrong_width_give_a_note():
+def test_inputs_of_the_wrong_width_give_a_note_in_one_line():
     report = look(ready(lambda: sequential(width=5)), (features(), labels(features())))
-    assert report.notes
+    assert report.notes[0].startswith("the model cannot be called: ")
+    for note in report.notes:
+        assert note.isprintable()
+        assert len(note) < 250
 
 
 def test_targets_of_the_wrong_shape_give_a_note():

@@ -602,6 +602,17 @@ def test_a_step_that_raises_gives_a_report_with_a_note():
     assert codes(report) == []
 
 
+def test_a_coloured_message_of_many_lines_gives_a_note_in_one_line():
+    class RaisesInColour(Module):
+        def training_step(self, batch, batch_idx):
+            raise RuntimeError("\x1b[1mout of luck\x1b[0m\n\n" + "and of words\n" * 50)
+
+    (note,) = look(RaisesInColour(), batches(features(), labels(features()))).notes
+    assert note.startswith("the first step raises an error: RuntimeError: out of luck and of words")
+    assert note.isprintable()
+    assert len(note) < 250
+
+
 def test_data_are_looked_at_even_if_the_step_raises():
     report = look(Raises(), batches(spoil(features(), 5, 2), labels(features())))
     assert codes(report) == ["DATA501"]

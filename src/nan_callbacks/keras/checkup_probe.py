@@ -14,6 +14,7 @@ from nan_callbacks.keras.lab import KerasLab
 from nan_callbacks.keras.lab_batch import dtype_of
 from nan_callbacks.keras.lab_hands import ModelRaised, Unsupported
 from nan_callbacks.keras.layer_probe import LayerProbe, forward
+from nan_callbacks.keras.replay_result import message_of
 from nan_callbacks.keras.table_probe import Asked, asked_of_tables
 
 NUMBERS = ("float", "bfloat", "int", "uint", "bool")
@@ -91,7 +92,7 @@ def passages_of(lab: KerasLab) -> Passages:
         return Passages(raised=str(reason))
     except ModelRaised as error:
         cause = error.__cause__
-        return Passages(raised=f"{type(cause).__name__}: {cause}", asked=asked_of_tables(lab))
+        return Passages(raised=f"{type(cause).__name__}: {message_of(cause)}", asked=asked_of_tables(lab))
 
 
 def _first(value: Any) -> Any:
