@@ -967,3 +967,36 @@ def test_values_of_half_precision_near_its_end_are_a_remark(scale, codes):
     report = look(Module(Half(scale)), batches(features(), labels(features())))
 
     assert [notice.code for notice in report if notice.kind == "half_precision"] == codes
+
+
+# -- divisors --------------------------------------------------------------------------------------------------------
+
+
+def divided_by(make):
+    """Codes of a step that divides by what is made of its outputs."""
+
+    def loss(out, y):
+        return (out.square().sum(1) / make(out)).mean() + F.cross_entropy(out, y)
+
+    report = look(Module(loss=loss), batches(features(), labels(features())))
+    assert report.notes == ()
+    return codes(report, Severity.INFO)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda out: (out > -100).sum(1),
+        lambda out: (out > -100).sum(1).float(),
+        lambda out: (out > -100).long().sum(1).to(out.dtype),
+        lambda out: torch.ones_like(out).sum(1),
+        lambda out: torch.zeros(len(out)).index_add(0, torch.arange(len(out)), torch.ones(len(out))).reshape(-1),
+    ],
+)
+def test_counts_are_no_hazard_as_divisors(make):
+    assert "NAN112" not in divided_by(make)
+
+
+@pytest.mark.parametrize("make", [lambda out: out.sum(1), lambda out: out.square().sum(1)])
+def test_sums_are_hazards_as_divisors(make):
+    assert "NAN112" in divided_by(make)

@@ -108,7 +108,7 @@ def hazards_of(recorder: Recorder) -> list[Hazard]:
         before = "" if maker is None else neutral_name(maker.name)
         if before == "sum" and _sums_positive_terms(recorder, maker):
             before = ""
-        judged = judge_operand(operation, summary, before)
+        judged = judge_operand(operation, summary, before, counts=_is_count(maker))
         if id(call) in chosen and is_outside(operation, summary):
             judged = "unguarded_gradient", None
         if judged is None:
@@ -116,6 +116,16 @@ def hazards_of(recorder: Recorder) -> list[Hazard]:
         kind, bits = judged
         found.append(_hazard(call, kind, operand=summary, headroom_bits=bits, before=before))
     return found
+
+
+def _is_count(maker: Call | None) -> bool:
+    """Whether a call made whole numbers of an integer type, or added ones up."""
+    if maker is None or maker.result is None:
+        return False
+    summed = next(iter(maker.tensors), None)
+    if neutral_name(maker.name) == "sum" and summed is not None and summed.layout is torch.strided:
+        return not summed.is_floating_point() or bool((summed == 1).all())
+    return not (maker.result.is_floating_point() or maker.result.is_complex())
 
 
 def _half(call: Call) -> Hazard:
