@@ -12,7 +12,7 @@ from keras import ops
 
 from nan_callbacks.keras.lab import KerasLab
 from nan_callbacks.keras.lab_hands import ModelRaised, Unsupported
-from nan_callbacks.keras.layer_probe import LayerProbe, forward
+from nan_callbacks.keras.layer_probe import LayerProbe, forward, leaves_of
 
 Asked = tuple[tuple[Any, np.ndarray], ...]
 """Embeddings and the indices that they received, call by call."""
@@ -50,6 +50,8 @@ def asked_of_tables(lab: KerasLab) -> Asked:
     Args:
         lab: A step whose forward pass raises an error.
     """
+    if not any(isinstance(each, keras.layers.Embedding) for each in leaves_of(lab.model)):
+        return ()
     inputs = keras.utils.unpack_x_y_sample_weight(lab.failed_batch)[0]
     probe = TableProbe(lab.model)
     try:
