@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from nan_callbacks.checkup.facts import CheckupFacts, Hazard, InputFacts, LayerFacts, LossFacts, RateFacts
+from nan_callbacks.checkup.facts import CheckupFacts, Hazard, InputFacts, LayerFacts, Lookup, LossFacts, RateFacts
 from nan_callbacks.checkup.rules import judge
 from nan_callbacks.core.tensor_summary import TensorSummary
 from nan_callbacks.diagnosis.origin import SourceLine
@@ -25,8 +25,10 @@ def numbers(values: Any, **more: Any) -> InputFacts:
 
 def indices(values: Any, table_rows: int | None = 10, **more: Any) -> InputFacts:
     """An input that looks rows of a table up."""
+    values = np.asarray(values)
+    lookups = () if table_rows is None else (Lookup(table="words", rows=table_rows, values=values),)
     return InputFacts(
-        **{"name": "tokens", "values": np.asarray(values), "use": "indices", "table_rows": table_rows, **more}
+        **{"name": "tokens", "values": values, "use": "indices", "first_layer": "words", "lookups": lookups, **more}
     )
 
 

@@ -61,6 +61,15 @@ def test_operands_without_any_number_are_not_judged(operation):
         assert judged(operation, *values) is None
 
 
+@pytest.mark.parametrize("operation", ["divide", "reciprocal"])
+def test_counts_are_safe_divisors(operation):
+    counts, none = (TensorSummary.of(np.array(each, np.float32)) for each in ([1.0, 7.0], [0.0, 7.0]))
+    assert judge_operand(operation, counts, "sum") == ("near_zero", None)
+    assert judge_operand(operation, counts, "sum", counts=True) is None
+    assert judge_operand(operation, none, "sum", counts=True) == ("near_zero", None)
+    assert judge_operand(operation, TensorSummary.of(np.ones(3, np.float32)), "sum") is None
+
+
 @given(
     operation=st.sampled_from([*CODES, "add", "unknown"]),
     values=st.lists(st.floats(), max_size=5),

@@ -182,3 +182,13 @@ def test_a_branch_that_begins_at_next_to_nothing_is_no_explosion():
     trunk, branch = layer(0), layer(1, grad_out_std=1e-9)
     assert of_layers(trunk, branch, layer(2, is_output=True)) == []
     assert codes(trunk, branch, layer(2, is_output=True, grad_out_std=1e-9)) == ["GRAD203"]
+
+
+@pytest.mark.parametrize("out_std", [0.0, 1e-9, 1e3])
+def test_rounding_is_no_signal(out_std):
+    assert of_layers(layer(in_std=1e-6, in_level=10.0, out_std=out_std), layer(1, name="head", is_output=True)) == []
+
+
+def test_a_small_signal_on_a_large_level_is_a_signal():
+    shrinking = layer(in_std=1e-2, in_level=10.0, out_std=1e-9)
+    assert of_layers(shrinking, layer(1, name="head", is_output=True)) == [("ACT304", "signal")]

@@ -1,12 +1,15 @@
 """Inputs: non-finite, unscaled, constant, outside of their table."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from nan_callbacks.checkup.facts import InputFacts
+from nan_callbacks.checkup.facts import Lookup
 from nan_callbacks.checkup.inputs import examine_inputs
+from nan_callbacks.checkup.lookups import over_all_rows
 from nan_callbacks.checkup.rules import judge
 from tests.checkup.facts import healthy, indices, normal, numbers, of_input, said
 
@@ -72,7 +75,7 @@ def test_a_spoiled_value_is_always_found(shape, value, use, place, dtype):
     if values.size == 1 and value == -np.inf:  # nothing but -Inf looks like a mask
         return
     values.flat[int(place * values.size)] = value
-    assert ("DATA501", "inputs") in of_input(numbers(values, use=use, table_rows=10))
+    assert ("DATA501", "inputs") in of_input(numbers(values, use=use, lookups=indices(values).lookups))
 
 
 def test_rows_and_columns_of_nans_are_told():
@@ -123,6 +126,23 @@ def test_tiny_inputs_are_unscaled(factor):
 def test_bytes_of_images_are_known(dtype):
     pixels = np.random.default_rng(0).integers(0, 256, (32, 3, 8, 8)).astype(dtype)
     assert of_input(numbers(pixels, channel_axis=1)) == [("DATA502", "image_range")]
+
+
+@pytest.mark.parametrize("shape", [(64,), (64, 8)])
+def test_whole_numbers_in_the_columns_of_a_table_are_no_images(shape):
+    ages = np.random.default_rng(0).integers(0, 256, shape).astype(np.float32)
+    (notice,) = judged(numbers(ages))
+    assert (notice.code, notice.kind) == ("DATA502", "scale")
+    assert "8-bit" not in notice.describe()
+
+
+@pytest.mark.parametrize(
+    ("framework", "advice"), [("torch", "by 255"), ("lightning", "by 255"), ("keras", "Rescaling(1/255)")]
+)
+def test_images_are_to_be_divided_by_255(framework, advice):
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 8, 8, 3)).astype(np.uint8)
+    told = [each for each in judge(healthy(framework=framework, inputs=(numbers(pixels),))) if each.code == "DATA502"]
+    assert advice in told[0].remedy
 
 
 def test_pixels_that_the_model_rescales_are_healthy():
@@ -243,13 +263,65 @@ def test_nothing_is_known_of_a_table_without_rows():
     assert of_input(indices(np.array([[0, 10**9]]), None)) == []
 
 
+def test_every_table_is_judged_by_what_it_receives():
+    values = np.arange(64).reshape(16, 4)
+    columns = [Lookup(table=f"table{at}", rows=4 * 15 + at + 1, values=values[:, at]) for at in range(4)]
+    assert of_input(indices(values, None, lookups=tuple(columns))) == []
+    short = [replace(each, rows=each.rows - 1) for each in columns[1:3]]
+    told = judged(indices(values, None, lookups=(columns[0], *short, columns[3])))
+    assert [each.code for each in told] == ["DATA511"] * 2
+    assert ["table1" in told[0].evidence[0], "table2" in told[1].evidence[0]] == [True, True]
+    assert "in row 15;" in told[0].evidence[0]
+
+
+def test_rows_of_one_batch_are_not_told_as_those_of_the_data():
+    part = Lookup(table="table", rows=2, values=np.array([0, 5]))
+    (notice,) = judged(indices(np.zeros((64, 4), int), None, lookups=(part,)))
+    assert "in the first batch" in notice.evidence[0]
+
+
+def test_a_table_beside_numbers_is_judged():
+    part = Lookup(table="table", rows=2, values=np.arange(64))
+    assert of_input(numbers(normal(64, 4), lookups=(part,))) == [("DATA511", "index")]
+
+
+BATCH = np.random.default_rng(0).integers(0, 100, (8, 5, 3))
+ALL = np.concatenate([BATCH, np.random.default_rng(1).integers(0, 100, (16, 5, 3))])
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        lambda x: x,
+        lambda x: x.reshape(-1),
+        lambda x: np.moveaxis(x, 0, 1),
+        lambda x: x[..., 1],
+        lambda x: x[..., 1:],
+        lambda x: x[:, 2],
+        lambda x: x[:, :-1],
+    ],
+)
+def test_parts_of_an_input_are_found_again_in_all_rows(part):
+    found = over_all_rows(part(BATCH), BATCH, ALL)
+    assert np.array_equal(np.sort(found, axis=None), np.sort(part(ALL), axis=None))
+
+
+@pytest.mark.parametrize("other", [BATCH + 1, BATCH[:4], BATCH[:, ::2], BATCH[..., 0] + 1, np.empty(0), np.zeros(7)])
+def test_what_is_no_part_of_an_input_is_not_found_in_it(other):
+    assert over_all_rows(other, BATCH, ALL) is None
+
+
+def test_columns_that_are_alike_are_not_told_apart():
+    assert over_all_rows(np.zeros(8), np.zeros((8, 3)), np.zeros((16, 3))) is None
+
+
 # -- other -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", [0.5, np.nan, 1e308, 7])
 @pytest.mark.parametrize("use", ["numbers", "indices", "mask", "unknown"])
 def test_a_single_number_does_no_harm(value, use):
-    of_input(numbers(np.array(value), use=use, table_rows=10))
+    of_input(numbers(np.array(value), use=use, lookups=indices(value).lookups))
 
 
 @pytest.mark.parametrize("use", ["mask", "unknown"])
@@ -269,7 +341,7 @@ def judged(*inputs):
 
 
 def test_token_ids_that_are_all_the_same_say_nothing():
-    ids = InputFacts(name="x", values=np.zeros((64, 5), np.int64), use="indices", first_layer="words", table_rows=9)
+    ids = indices(np.zeros((64, 5), np.int64), 9)
     found = list(examine_inputs((ids,), 64))
 
     assert [(each.code, each.kind) for each in found] == [("DATA506", "all_constant")]
@@ -278,7 +350,7 @@ def test_token_ids_that_are_all_the_same_say_nothing():
 def test_token_ids_of_a_padded_batch_are_no_constant():
     values = np.zeros((64, 5), np.int64)
     values[3, 0] = 2
-    ids = InputFacts(name="x", values=values, use="indices", first_layer="words", table_rows=9)
+    ids = indices(values, 9)
 
     assert list(examine_inputs((ids,), 64)) == []
 

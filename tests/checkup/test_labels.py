@@ -317,3 +317,12 @@ def test_targets_of_their_own_for_each_output_are_not(targets):
     loss = LossFacts(kind="squared_error", predictions=np.full((64, 10), 0.1), targets=targets)
 
     assert "DATA508" not in [each.code for each in examine_labels((loss,))]
+
+
+@pytest.mark.parametrize(("predicted", "given", "is_told"), [
+    ((8,), (6, 8), False), ((1, 8), (6, 8), False), ((8,), (8, 1), True), ((8, 1), (8,), True), ((6, 8), (8,), False),
+])  # fmt: skip
+def test_samples_beside_a_distribution_are_told_only_if_all_meet_all(predicted, given, is_told):
+    likelihood = regression(normal(*given), kind="difference", name="sub", predictions=normal(*predicted, seed=1))
+    told = [("DATA508", "broadcast")] if is_told else []
+    assert of_loss(replace(likelihood, of_distribution=True)) == told

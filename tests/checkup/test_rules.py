@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nan_callbacks
-from nan_callbacks.checkup.facts import CheckupFacts, InputFacts, LossFacts
+from nan_callbacks.checkup.facts import CheckupFacts, InputFacts, Lookup, LossFacts
 from nan_callbacks.checkup.notice import CheckupReport
 from nan_callbacks.checkup.rules import judge
 from nan_callbacks.diagnosis.known_issues import Environment
@@ -208,7 +208,7 @@ ANY_INPUT = st.builds(
     use=st.sampled_from(["numbers", "indices", "mask", "unknown"]),
     received=st.one_of(st.none(), any_array()),
     channel_axis=st.just(-1),
-    table_rows=st.one_of(st.none(), st.integers(0, 100)),
+    lookups=st.lists(st.builds(Lookup, table=st.just("t"), rows=st.integers(0, 100), values=any_array())).map(tuple),
 )
 
 

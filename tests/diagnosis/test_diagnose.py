@@ -631,3 +631,29 @@ def test_a_cast_by_hand_is_to_blame_for_what_float32_would_hold(dtype, operation
     )
     evidence = Evidence(seen=seen(), replay=ReplayResult(origin=origin, reproduced=True))
     assert ("OPT604" in [each.code for each in hypothesise(evidence)]) is told
+
+
+def raising(kind):
+    origin = Origin(kind=OriginKind.EXCEPTION, operation=kind, detail=f"{kind}: something about it")
+    replay = ReplayResult(origin=origin, reproduced=True)
+    return replace(broken_rows(3), seen=seen(loss=None, grad_norm=None), replay=replay)
+
+
+@pytest.mark.parametrize(
+    "kind", ["TypeError", "AttributeError", "NameError", "KeyError", "ImportError", "NotImplementedError"]
+)
+def test_an_error_of_the_program_is_told_at_once(kind):
+    lab = ScriptedLab(lambda variation: trial(variation, broken=True))
+    found = diagnose(raising(kind), lab)
+    assert [verdict.code for verdict in found.verdicts] == ["ENV703"]
+    assert lab.ran == []
+    assert f"the step raised {kind}" in found.describe()
+    assert Diagnosis.from_dict(found.to_dict()) == found
+    assert [verdict.code for verdict in diagnose(raising(kind), None).verdicts] == ["ENV703"]
+
+
+@pytest.mark.parametrize("kind", ["IndexError", "ValueError", "RuntimeError"])
+def test_an_error_that_numbers_may_cause_is_tried(kind):
+    lab = ScriptedLab(lambda variation: trial(variation, broken=3 not in variation.without_rows))
+    assert [verdict.code for verdict in diagnose(raising(kind), lab).verdicts] == ["DATA503"]
+    assert lab.ran

@@ -557,9 +557,12 @@ def test_a_model_that_raises_gives_a_report_with_a_note():
     assert codes(report) == ["DATA501"]
 
 
-def test_inputs_of_the_wrong_width_give_a_note():
+def test_inputs_of_the_wrong_width_give_a_note_in_one_line():
     report = look(ready(lambda: sequential(width=5)), (features(), labels(features())))
-    assert report.notes
+    assert report.notes[0].startswith("the model cannot be called: ")
+    for note in report.notes:
+        assert note.isprintable()
+        assert len(note) < 250
 
 
 def test_targets_of_the_wrong_shape_give_a_note():
@@ -616,3 +619,28 @@ def test_a_model_that_takes_text_is_looked_over():
 
     assert [notice for notice in report if notice.severity > Severity.INFO] == []
     assert report.notes == ()
+
+
+# -- divisors --------------------------------------------------------------------------------------------------------
+
+
+def divided_by(make):
+    """Codes of a loss that divides by what is made of the outputs."""
+
+    def loss(y_true, y_pred):
+        return ops.sum(ops.square(y_true - y_pred), axis=-1) / make(y_pred)
+
+    report = look(ready(loss=loss), (features(), np.abs(features(ROWS, CLASSES)) + 0.1))
+    return codes(report, Severity.INFO)
+
+
+def test_counts_are_no_hazard_as_divisors():
+    counts = {
+        "elements": lambda out: ops.cast(ops.sum(ops.cast(out > -100, "int32"), axis=-1), "float32"),
+        "ones": lambda out: ops.sum(ops.ones_like(out), axis=-1),
+    }
+    assert [name for name, make in counts.items() if "NAN112" in divided_by(make)] == []
+
+
+def test_sums_are_hazards_as_divisors():
+    assert "NAN112" in divided_by(lambda out: ops.sum(ops.square(out), axis=-1))

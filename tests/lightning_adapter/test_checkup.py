@@ -602,6 +602,17 @@ def test_a_step_that_raises_gives_a_report_with_a_note():
     assert codes(report) == []
 
 
+def test_a_coloured_message_of_many_lines_gives_a_note_in_one_line():
+    class RaisesInColour(Module):
+        def training_step(self, batch, batch_idx):
+            raise RuntimeError("\x1b[1mout of luck\x1b[0m\n\n" + "and of words\n" * 50)
+
+    (note,) = look(RaisesInColour(), batches(features(), labels(features()))).notes
+    assert note.startswith("the first step raises an error: RuntimeError: out of luck and of words")
+    assert note.isprintable()
+    assert len(note) < 250
+
+
 def test_data_are_looked_at_even_if_the_step_raises():
     report = look(Raises(), batches(spoil(features(), 5, 2), labels(features())))
     assert codes(report) == ["DATA501"]
@@ -956,3 +967,36 @@ def test_values_of_half_precision_near_its_end_are_a_remark(scale, codes):
     report = look(Module(Half(scale)), batches(features(), labels(features())))
 
     assert [notice.code for notice in report if notice.kind == "half_precision"] == codes
+
+
+# -- divisors --------------------------------------------------------------------------------------------------------
+
+
+def divided_by(make):
+    """Codes of a step that divides by what is made of its outputs."""
+
+    def loss(out, y):
+        return (out.square().sum(1) / make(out)).mean() + F.cross_entropy(out, y)
+
+    report = look(Module(loss=loss), batches(features(), labels(features())))
+    assert report.notes == ()
+    return codes(report, Severity.INFO)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda out: (out > -100).sum(1),
+        lambda out: (out > -100).sum(1).float(),
+        lambda out: (out > -100).long().sum(1).to(out.dtype),
+        lambda out: torch.ones_like(out).sum(1),
+        lambda out: torch.zeros(len(out)).index_add(0, torch.arange(len(out)), torch.ones(len(out))).reshape(-1),
+    ],
+)
+def test_counts_are_no_hazard_as_divisors(make):
+    assert "NAN112" not in divided_by(make)
+
+
+@pytest.mark.parametrize("make", [lambda out: out.sum(1), lambda out: out.square().sum(1)])
+def test_sums_are_hazards_as_divisors(make):
+    assert "NAN112" in divided_by(make)

@@ -236,6 +236,24 @@ def test_an_error_of_the_training_step_is_explained_and_still_raised():
     assert guard.summary["incidents"] == 1
 
 
+class Misspells(TinyModule):
+    """Asks for something that is not there, from a certain batch on."""
+
+    def training_step(self, batch, batch_idx):
+        if batch[1].max() > 100:
+            return self.no_such_thing
+        return super().training_step(batch, batch_idx)
+
+
+def test_an_error_of_the_program_is_told_without_trials():
+    guard = strict_guard()
+    raising_run(Misspells, guard, AttributeError)
+    (incident,) = guard.incidents
+    assert incident.diagnosis.cause.code == "ENV703"
+    assert incident.diagnosis.trials == ()
+    assert "no_such_thing" in incident.diagnosis.describe()
+
+
 def test_an_error_is_not_explained_to_those_who_want_no_explanations():
     guard = strict_guard(diagnose="never")
     raising_run(CountsToThree, guard)

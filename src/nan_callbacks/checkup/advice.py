@@ -11,6 +11,9 @@ from nan_callbacks.diagnosis.catalogue import entry
 
 ERROR, WARNING, INFO = Severity.ERROR, Severity.WARNING, Severity.INFO
 
+REMEDY = {"image_range": 1}
+"""Which of the catalogue's remedies fits a kind of notice, where it is not the first."""
+
 
 def notice(code: str, kind: str, severity: Severity, where: str, *evidence: str, **more: Any) -> Notice:
     """A notice; its remedy is filled in by :func:`with_remedy` unless it is given.
@@ -27,10 +30,10 @@ def notice(code: str, kind: str, severity: Severity, where: str, *evidence: str,
 
 
 def with_remedy(each: Notice, framework: str) -> Notice:
-    """The notice with the catalogue's first remedy, unless it has one of its own."""
+    """The notice with the catalogue's remedy for its kind, unless it has one of its own."""
     if each.remedy:
         return each
-    return replace(each, remedy=entry(each.code).remedies(framework)[0])
+    return replace(each, remedy=entry(each.code).remedies(framework)[REMEDY.get(each.kind, 0)])
 
 
 def rows_in_words(rows: Any, most: int = 5) -> str:

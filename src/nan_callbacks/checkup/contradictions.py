@@ -50,7 +50,7 @@ def _predicts_its_own_alphabet(facts: CheckupFacts, loss: LossFacts) -> bool:
     if loss.class_axis is None or not loss.predictions.ndim:
         return False
     classes = loss.predictions.shape[loss.class_axis]
-    sizes = {each.table_rows for each in facts.inputs if each.use == "indices"}
+    sizes = {lookup.rows for each in facts.inputs if each.use == "indices" for lookup in each.lookups}
     shapes = [each.received for each in facts.inputs if each.use == "numbers" and each.received is not None]
     sizes |= {array.shape[-1] for array in shapes if array.ndim > 2}
     return classes in sizes

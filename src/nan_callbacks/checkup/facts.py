@@ -16,6 +16,19 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lookup:
+    """One table, and what it was asked for."""
+
+    table: str
+    """Path of the layer."""
+    rows: int
+    """Of the table."""
+    values: Array
+    """The indices it received: in all rows that were read where it receives a known part of the input, else in one
+    batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class InputFacts:
     """One tensor of the batch that the model computes with, in all rows that were read."""
 
@@ -36,8 +49,8 @@ class InputFacts:
     """Whether what that layer returns is normalised at once, so that the scale of all inputs does not matter."""
     channel_axis: int = -1
     """Axis of `values` along which features or channels lie."""
-    table_rows: int | None = None
-    """Of ``indices``: rows of the table; None if unknown, or if other indices than these reach it (clamped ones)."""
+    lookups: tuple[Lookup, ...] = ()
+    """The tables that the input reaches, as it is, in part, or changed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +86,9 @@ class LossFacts:
     """How it is called where it was computed: ``cross_entropy``, ``loss of output 'a'``."""
     source: SourceLine | None = None
     """The user's line that computed it; None if unknown."""
+    of_distribution: bool = False
+    """Whether it is a term of a distribution's likelihood: one distribution may serve many samples, or many
+    distributions one sample."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +108,10 @@ class LayerFacts:
     trainable: bool = True
     """False if all its weights are frozen."""
     in_std: float | None = None
-    """Standard deviation (root mean square for weights without bias) of what it receives over the batch."""
+    """Standard deviation (root mean square for weights without bias) of what it receives over the batch; of several
+    things that it receives, such as sequences and a state, the largest one."""
+    in_level: float = 0.0
+    """Root mean square of the same; 0 if unknown."""
     out_std: float | None = None
     """Standard deviation of what it returns over the batch."""
     grad_out_std: float | None = None

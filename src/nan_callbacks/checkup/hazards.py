@@ -91,13 +91,16 @@ def _notice(hazard: Hazard) -> Notice:
     )  # fmt: skip
 
 
-def judge_operand(operation: str, operand: TensorSummary, before: str = "") -> tuple[str, float | None] | None:
+def judge_operand(
+    operation: str, operand: TensorSummary, before: str = "", *, counts: bool = False
+) -> tuple[str, float | None] | None:
     """Whether an operation is near the edge of its domain.
 
     Args:
         operation: Neutral name.
         operand: What it took: of a division the divisor.
         before: Neutral name of the operation that made the operand.
+        counts: Whether the operand holds whole numbers of an integer type, or sums of ones.
 
     Returns:
         Kind of the hazard, and the bits that are left if that can be told; None if it is far from its edge.
@@ -112,7 +115,7 @@ def judge_operand(operation: str, operand: TensorSummary, before: str = "") -> t
         return ("near_zero", None) if 0 <= low < NEAR_ZERO and not _has_floor(operand, before) else None
     if operation in ("divide", "reciprocal"):
         smallest = 0.0 if operand.zeros else operand.smallest_magnitude
-        if smallest is None or _has_floor(operand, before):
+        if smallest is None or _has_floor(operand, before) or (counts and smallest >= 1.0) or low == high == 1.0:
             return None
         return ("near_zero", None) if before in UNBOUNDED or smallest < NEAR_ZERO else None
     if operation == "exp":

@@ -12,6 +12,7 @@ from nan_callbacks.checkup.notice import CheckupReport, Notice
 from nan_callbacks.core.events import SCHEMA, Event
 from nan_callbacks.core.finding import Severity
 from nan_callbacks.core.journal import Journal
+from nan_callbacks.core.sentences import shortened
 
 PATIENCE = 2.0
 """Seconds after which people are told what takes so long."""
@@ -34,7 +35,7 @@ def look_over(look: Callable[[], CheckupReport], journal: Journal, *, strict: bo
     except Exception as error:
         if strict:
             raise
-        report = CheckupReport(notes=(f"the checkup itself failed: {type(error).__name__}: {error}",))
+        report = CheckupReport(notes=(f"the checkup itself failed: {shortened(f'{type(error).__name__}: {error}')}",))
         if journal.say is not None:
             journal.say(f"{report.notes[0]}; training goes on under guard without it (checkup=False turns it off)")
     journal.record([*map(_event, report), *_remarks(report)])

@@ -29,6 +29,9 @@ LOUDER, QUIETER = 3.0, 20.0
 the spread, bounded activations one at most, pooling over a whole picture a twentieth. Beyond that it is another signal,
 such as the other features in a coupling layer of a flow."""
 
+ROUNDING = 1e-5
+"""Standard deviation over root mean square below which inputs differ by rounding: a hundred times float32's."""
+
 FEWEST_LAYERS = 2
 EXPLODING = 1e4
 SATURATED = 0.5
@@ -68,7 +71,8 @@ def _names(layers: Sequence[LayerFacts]) -> str:
 
 
 def _signal(layers: Sequence[LayerFacts], hidden: Sequence[LayerFacts]) -> Iterator[Notice]:
-    known = [layer for layer in hidden if layer.in_std and layer.out_std is not None and not layer.weights_all_zero]
+    receiving = [layer for layer in hidden if layer.in_std and layer.in_std > ROUNDING * layer.in_level]
+    known = [layer for layer in receiving if layer.out_std is not None and not layer.weights_all_zero]
     for part in _unnormalised_parts(layers, known):
         start, end = part[0].in_std or 1.0, part[-1].out_std or 0.0
         each = _growth_per_layer(layers, part)

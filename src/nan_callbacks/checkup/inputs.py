@@ -9,6 +9,7 @@ import numpy as np
 from nan_callbacks.checkup.advice import ERROR, INFO, WARNING, notice, rows_in_words, share
 from nan_callbacks.checkup.columns import by_channel, channels_of, is_whole
 from nan_callbacks.checkup.facts import Array, InputFacts
+from nan_callbacks.checkup.lookups import out_of_table
 from nan_callbacks.checkup.notice import Notice
 from nan_callbacks.checkup.outliers import outlying
 from nan_callbacks.checkup.wrapped import has_wrapped
@@ -28,6 +29,10 @@ ALIKE = 100.0
 """Largest over median channel up to which a normalisation behind the first layer makes up for the scale."""
 
 BYTE = 255.0
+
+IMAGE_AXES = 3
+"""Axes from which an input may be pictures: rows, height, width, and perhaps channels. Ages and counts in the columns
+of a table lie between 0 and 255 as well."""
 
 FEWEST_ROWS = 32
 """Rows from which a constant column says something about the data rather than about one batch."""
@@ -49,8 +54,10 @@ def examine_inputs(inputs: tuple[InputFacts, ...], rows_read: int) -> Iterator[N
         yield from _same_rows(multiplied[0], rows_read)
     for facts in known:
         yield from _non_finite(facts)
+        beyond = list(out_of_table(facts))
+        yield from beyond
         if facts.use == "indices":
-            yield from list(_out_of_table(facts)) or _all_alike(facts, rows_read)
+            yield from () if beyond else _all_alike(facts, rows_read)
         elif facts.use == "numbers":
             yield from _unscaled(facts)
             yield from outlying(facts)
@@ -78,23 +85,6 @@ def _is_mask(values: Array) -> bool:
     return not np.isnan(values).any() and bool(np.isin(values, (0.0, -np.inf)).all())
 
 
-def _out_of_table(facts: InputFacts) -> Iterator[Notice]:
-    rows, values = facts.table_rows, facts.values
-    if rows is None or not is_whole(values):
-        return
-    finite = np.isfinite(values)
-    beyond = ((values < 0) | (values >= rows)) & finite
-    if not beyond.any():
-        return
-    known = values[finite]
-    where = np.flatnonzero(beyond.reshape(len(values), -1).any(1))
-    yield notice(
-        "DATA511", "index", ERROR, facts.name,
-        f"{int(beyond.sum())} indices lie outside of 0 to {rows - 1} (they reach from {int(known.min())} to "
-        f"{int(known.max())}), in {rows_in_words(where)}; {facts.first_layer or 'the table'} has {rows} rows.",
-    )  # fmt: skip
-
-
 def _unscaled(facts: InputFacts) -> Iterator[Notice]:
     seen = facts.values if facts.received is None else facts.received
     if not seen.size or seen.dtype.kind not in "fiu":
@@ -108,7 +98,10 @@ def _unscaled(facts: InputFacts) -> Iterator[Notice]:
         if len(channels) > 1:
             told += f" in channel {int(sizes.argmax())}; the median channel has a root mean square of "
             told += f"{np.median(sizes):.3g}"
-        kind, extra = ("image_range", "They look like 8-bit values.") if _is_bytes(seen) else ("scale", "")
+        is_image = facts.values.ndim >= IMAGE_AXES or facts.values.dtype == np.uint8
+        kind, extra = ("scale", "")
+        if is_image and _is_bytes(seen):
+            kind, extra = "image_range", "They look like 8-bit values."
         alike = largest < ALIKE * max(float(np.median(sizes)), 1e-300)
         severity = INFO if facts.normalised_after and alike else WARNING  # a scale of all that is divided out again
         yield notice("DATA502", kind, severity, facts.name, *filter(None, (f"{told}.", extra)))

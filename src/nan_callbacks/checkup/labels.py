@@ -122,6 +122,8 @@ def _form(loss: LossFacts, targets: Array) -> Iterator[Notice]:
             return  # one number beside the means of several components, or beside quantiles; or a class index
         what = "class indices" if is_whole(targets) and len(np.unique(targets)) <= predicted[-1] else "one number"
         told = f"{what} per row {given} beside {predicted[-1]} outputs {predicted}: each output is compared with it."
+    elif loss.of_distribution and together in (predicted, given):
+        return
     else:
         told = f"targets {given} beside outputs {predicted} are broadcast to {together}: all rows against all others."
     severity = WARNING if loss.kind == "own" else ERROR  # it was seen to make a difference, but may be meant

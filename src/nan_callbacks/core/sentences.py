@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
 MOST_SIGMAS = 100.0
 """Robust standard deviations beyond which the exact number says no more."""
+
+LONGEST_MESSAGE = 200
+"""Characters of an error's message: two lines of a terminal."""
+
+_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+"""Codes with which terminals colour text."""
 
 _QUANTITIES = {"statistics_jump": "growth of a running variance in one step"}
 """Quantities whose names need words."""
@@ -24,6 +31,17 @@ def describe(event: dict[str, Any]) -> str:
     kind = event.get("event", "?")
     prefix = f"step {event['step']} · " if event.get("step") is not None else ""
     return prefix + _SENTENCES.get(kind, _plain)(event)
+
+
+def shortened(message: str, longest: int = LONGEST_MESSAGE) -> str:
+    """The beginning of somebody else's message, in one line and without colours.
+
+    Args:
+        message: Such as the text of an error.
+        longest: Characters that are kept.
+    """
+    line = " ".join(_ESCAPE.sub("", message).split())
+    return line if len(line) <= longest else line[: longest - 2].rstrip() + " …"
 
 
 def number(value: float | None) -> str:

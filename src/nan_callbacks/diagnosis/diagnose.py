@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nan_callbacks.diagnosis.bench import Bench, Result
 from nan_callbacks.diagnosis.bench import Budget as Budget
@@ -14,6 +14,7 @@ from nan_callbacks.diagnosis.experiments import Experiment
 from nan_callbacks.diagnosis.goal import Kind, goal_of
 from nan_callbacks.diagnosis.hypotheses import Hypothesis, hypothesise
 from nan_callbacks.diagnosis.lab import Lab
+from nan_callbacks.diagnosis.origin import OriginKind
 from nan_callbacks.diagnosis.reproduction import Reproduction, is_unasked, reproduce, standstill
 
 CONVINCING = 0.7
@@ -21,6 +22,12 @@ CONVINCING = 0.7
 
 UNFOUNDED = 0.3
 """Scores up to this stand for a cause that is tried in case, though nothing speaks for it; named only if confirmed."""
+
+PROGRAM_ERRORS = frozenset({
+    "TypeError", "AttributeError", "NameError", "UnboundLocalError", "KeyError", "ImportError", "ModuleNotFoundError",
+    "NotImplementedError",
+})  # fmt: skip
+"""Errors of a program and not of its numbers: no learning rate, batch or precision would turn them off."""
 
 _ORDER = list(Confidence)
 
@@ -46,6 +53,9 @@ def diagnose(evidence: Evidence, lab: Lab | None, budget: Budget | None = None) 
     Returns:
         The verdicts, the best first.
     """
+    origin = evidence.replay.origin if evidence.replay else None
+    if origin is not None and origin.kind is OriginKind.EXCEPTION and origin.operation in PROGRAM_ERRORS:
+        return _of_the_program(evidence)
     hypotheses = hypothesise(evidence)
     if lab is None:
         untested = [_Tested(hypothesis=hypothesis) for hypothesis in hypotheses]
@@ -58,6 +68,13 @@ def diagnose(evidence: Evidence, lab: Lab | None, budget: Budget | None = None) 
         return _not_reproduced(bench, evidence, hypotheses, again)
     note = "" if bench.failed_again() else "The failure could not be brought back in the laboratory."
     return _diagnosis(evidence, bench, _verdicts(_test(bench, hypotheses), evidence, bench), note)
+
+
+def _of_the_program(evidence: Evidence) -> Diagnosis:
+    because = ("the step was repeated and raised it again", "it is an error of the program, not of its numbers")
+    verdict = _verdict("ENV703", Confidence.CONFIRMED, because, (), evidence)
+    remedy = "Correct the line that is named; data, learning rate and precision have nothing to do with it."
+    return _diagnosis(evidence, None, (replace(verdict, remedies=(remedy,)),))
 
 
 def _without_a_failed_step(bench: Bench, evidence: Evidence, hypotheses: Sequence[Hypothesis]) -> Diagnosis:

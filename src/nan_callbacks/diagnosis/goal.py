@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nan_callbacks.core.sentences import number
+from nan_callbacks.core.sentences import number, shortened
 from nan_callbacks.core.statistics import median
 from nan_callbacks.diagnosis.evidence import Evidence
 from nan_callbacks.diagnosis.lab import Start, Trial, Variation
@@ -104,7 +104,7 @@ class Goal:
         if not trial.supported:
             return f"not possible here{f' ({trial.note})' if trial.note else ''}"
         if trial.raised:
-            return f"raised {_shortened(trial.raised)}"
+            return f"raised {shortened(trial.raised, LONGEST_MESSAGE)}"
         if not is_finite(trial):
             return "non-finite" + _when(trial)
         value = self._spiking(trial)
@@ -227,12 +227,6 @@ def _when(trial: Trial) -> str:
         if not all(math.isfinite(value) for value in values):
             return f" at step {index + 1}"
     return " in the end"
-
-
-def _shortened(message: str) -> str:
-    """The beginning of an error's message, in one line."""
-    line = " ".join(message.split())
-    return line if len(line) <= LONGEST_MESSAGE else line[: LONGEST_MESSAGE - 2].rstrip() + " …"
 
 
 def _trend(measured: Measured) -> str:

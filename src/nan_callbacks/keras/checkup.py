@@ -15,6 +15,7 @@ from keras import ops
 from nan_callbacks.checkup.facts import CheckupFacts, LossFacts
 from nan_callbacks.checkup.notice import CheckupReport
 from nan_callbacks.checkup.rules import judge
+from nan_callbacks.core.sentences import shortened
 from nan_callbacks.diagnosis.known_issues import Environment, installed_versions
 from nan_callbacks.errors import ConfigurationError
 from nan_callbacks.keras.checkup_facts import components_of, inputs_of, layers_of, rows_of_parts
@@ -128,11 +129,11 @@ def examine(
     began = time.perf_counter()
     model, batch = lab.model, lab.failed_batch
     passages = passages_of(lab)
-    notes = [f"the model cannot be called: {passages.raised}"] if passages.raised else []
+    notes = [f"the model cannot be called: {shortened(passages.raised)}"] if passages.raised else []
     parts = _Parts(notes, strict)
     trials = trials or LabTrials(lab)
     if trials.raised:
-        notes.append(f"the first step raises an error: {trials.raised}")
+        notes.append(f"the first step raises an error: {shortened(trials.raised)}")
     can_run, gradients = not trials.raised, trials.gradients
     sound = all(map(math.isfinite, gradients.values()))
     inputs, losses, layers = lab.held_still_for(
@@ -180,7 +181,7 @@ class _Parts:
         except Exception as error:
             if self._strict:
                 raise
-            self._notes.append(f"{what}: not looked at, {type(error).__name__}: {error}")
+            self._notes.append(f"{what}: not looked at, {shortened(f'{type(error).__name__}: {error}')}")
             return None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from nan_callbacks.checkup.facts import InputFacts, LayerFacts
+from nan_callbacks.checkup.facts import InputFacts, LayerFacts, Lookup
 from nan_callbacks.core.gates import taken_together
 from nan_callbacks.keras.activations import activation_of, shares_of
 from nan_callbacks.keras.checkup_probe import Passage, Passages, key_of, rms, spread
@@ -20,6 +20,7 @@ from nan_callbacks.keras.loss_facts import compiled_losses, names_of
 from nan_callbacks.keras.model_parts import leaf_optimizers, optimizers_of
 from nan_callbacks.keras.replay_batch import named_parts
 from nan_callbacks.keras.replay_layers import place_of
+from nan_callbacks.keras.table_probe import Asked
 
 NORMALISING = tuple(
     getattr(keras.layers, name)
@@ -60,25 +61,38 @@ def inputs_of(model: Any, batch: Any, passages: Passages, all_rows: Mapping[str,
         first = next((passage for passage in passages.layers if _takes(passage.layer)), None)
         if first is not None and len(first.received) == len(known[0][1]):
             reached[known[0][0]] = first
-    tables = _tables_of(model)
+    lookups = _lookups(passages.asked, known, all_rows, sources)
     return tuple(
-        _input(name, all_rows.get(name, array), reached.get(name), tables.get(index), normalised)
-        for index, (name, array) in enumerate(known)
+        _input(name, all_rows.get(name, array), reached.get(name), lookups.get(name, ()), normalised)
+        for name, array in known
     )
 
 
-def _tables_of(model: Any) -> dict[int, Any]:
-    """Embeddings that look the rows of an input up, by its index: an index out of range may end the forward pass."""
-    found: dict[int, Any] = {}
-    functional = getattr(model, "_functional", None) or model
-    for layer in getattr(functional, "operations", None) or []:
-        if not isinstance(layer, keras.layers.Embedding):
+def _lookups(
+    asked: Asked,
+    known: Sequence[tuple[str, np.ndarray]],
+    all_rows: Mapping[str, np.ndarray],
+    sources: Mapping[tuple[int, int], str],
+) -> dict[str, tuple[Lookup, ...]]:
+    """What the tables received, by the input that it comes from."""
+    whole = {key_of(array): name for name, array in known}
+    found: dict[str, tuple[Lookup, ...]] = {}
+    for layer, received in asked:
+        key = key_of(received)
+        name = whole.get(key) or sources.get(key) or _holding(received, known)
+        if name is None:
             continue
-        for node in layer._inbound_nodes:
-            for index, tensor in enumerate(keras.tree.flatten(functional.inputs)):
-                if any(tensor is each for each in node.input_tensors):
-                    found.setdefault(index, layer)
+        values = all_rows.get(name, received) if key in whole else received
+        told = Lookup(table=place_of(layer).path, rows=int(layer.input_dim), values=values)
+        found[name] = (*found.get(name, ()), told)
     return found
+
+
+def _holding(received: np.ndarray, known: Sequence[tuple[str, np.ndarray]]) -> str | None:
+    """The input that some indices come from: the only one, or the first one that holds all of them."""
+    if len(known) == 1:
+        return known[0][0]
+    return next((name for name, array in known if np.isin(received, array).all()), None)
 
 
 def _takes(layer: Any) -> bool:
@@ -94,14 +108,16 @@ def _multiplies(layer: Any) -> bool:
     )
 
 
-def _input(name: str, values: np.ndarray, passage: Passage | None, table: Any, normalised: set[Any]) -> InputFacts:
-    layer = table if passage is None else passage.layer
-    if layer is None:
-        return InputFacts(name=name, values=values, use="mask" if values.dtype.kind == "b" else "unknown")
+def _input(
+    name: str, values: np.ndarray, passage: Passage | None, lookups: tuple[Lookup, ...], normalised: set[Any]
+) -> InputFacts:
+    if passage is None:
+        use = "indices" if lookups else "mask" if values.dtype.kind == "b" else "unknown"
+        return InputFacts(name=name, values=values, use=use, lookups=lookups)
+    layer = passage.layer
     path = place_of(layer).path
     if isinstance(layer, keras.layers.Embedding):
-        return InputFacts(name=name, values=values, use="indices", first_layer=path, table_rows=int(layer.input_dim))
-    assert passage is not None
+        return InputFacts(name=name, values=values, use="indices", first_layer=path, lookups=lookups)
     first = getattr(layer, "data_format", "") == "channels_first" and values.ndim > 3
     return InputFacts(
         name=name,
@@ -111,6 +127,7 @@ def _input(name: str, values: np.ndarray, passage: Passage | None, table: Any, n
         received=passage.received,
         normalised_after=key_of(passage.returned) in normalised,
         channel_axis=1 if first else -1,
+        lookups=lookups,
     )
 
 
@@ -197,10 +214,12 @@ def _layer(
     norm = None if matrix is None else gradients.get(matrix.path)
     grad = None if norm is None else norm / math.sqrt(max(weight.size, 1))
     size = rms(passage.received)
+    in_std, in_level = _signal_in(passage)
     return LayerFacts(
         **shared,
         has_weights=True,
-        in_std=spread(passage.received),
+        in_std=in_std,
+        in_level=in_level,
         out_std=spread(returned),
         # A weight's gradient is that of the output times the input.
         grad_out_std=None if grad is None or not size else grad / size,
@@ -209,6 +228,13 @@ def _layer(
         weights_all_equal=weight.shape[-1] > 1 and bool((weight == weight[..., :1]).all()),
         gradients_all_equal=_alike(layer, returned, behind),
     )
+
+
+def _signal_in(passage: Passage) -> tuple[float | None, float]:
+    """Standard deviation of the strongest signal, of a recurrent layer perhaps its state, and the size of the same."""
+    known = [(spread(array), array) for array in (passage.received, *passage.fed[2:])]
+    std, strongest = max(known, key=lambda pair: pair[0] or 0.0)
+    return std, rms(strongest)
 
 
 def _alike(layer: Any, returned: np.ndarray, behind: np.ndarray | None) -> bool:

@@ -14,6 +14,8 @@ from nan_callbacks.keras.lab import KerasLab
 from nan_callbacks.keras.lab_batch import dtype_of
 from nan_callbacks.keras.lab_hands import ModelRaised, Unsupported
 from nan_callbacks.keras.layer_probe import LayerProbe, forward
+from nan_callbacks.keras.replay_result import message_of
+from nan_callbacks.keras.table_probe import Asked, asked_of_tables
 
 NUMBERS = ("float", "bfloat", "int", "uint", "bool")
 """What the names of numeric dtypes begin with."""
@@ -39,6 +41,8 @@ class Passages:
     outputs: tuple[np.ndarray, ...] = ()
     """Of the model, in the order of its structure; none if it raised an error."""
     raised: str = ""
+    asked: Asked = ()
+    """What the model's tables were asked for."""
 
 
 class PassageProbe(LayerProbe):
@@ -70,9 +74,11 @@ class PassageProbe(LayerProbe):
         """What was noted, as arrays, in the order of the layers."""
         end = len(arrays) - self._outputs
         noted = self.by_layer(arrays[:end])
+        asked = ((each.layer, each.tensors[0]) for each in noted if isinstance(each.layer, keras.layers.Embedding))
         return Passages(
             tuple(Passage(each.layer, each.tensors[0], each.tensors[1], each.fed) for each in noted),
             tuple(arrays[end:]),
+            asked=tuple(asked),
         )
 
 
@@ -86,7 +92,7 @@ def passages_of(lab: KerasLab) -> Passages:
         return Passages(raised=str(reason))
     except ModelRaised as error:
         cause = error.__cause__
-        return Passages(raised=f"{type(cause).__name__}: {cause}")
+        return Passages(raised=f"{type(cause).__name__}: {message_of(cause)}", asked=asked_of_tables(lab))
 
 
 def _first(value: Any) -> Any:

@@ -18,6 +18,7 @@ from nan_callbacks.keras.backend import TryingBackend
 from nan_callbacks.keras.lab import KerasLab
 from nan_callbacks.keras.model_parts import leaf_optimizers, optimizers_of
 from nan_callbacks.keras.readings import Reading, pack_limits
+from nan_callbacks.keras.replay_result import message_of
 
 Losses = tuple[float, ...]
 
@@ -109,7 +110,7 @@ class GuardedTrials:
                     if not all(map(math.isfinite, losses)):
                         break
         except Exception as error:
-            self._raised = f"{type(error).__name__}: {error}"
+            self._raised = f"{type(error).__name__}: {message_of(error)}"
             return None
         return tuple(losses) or None
 

@@ -74,7 +74,7 @@ class HazardTrace(Trace):
         operand = values[position]
         before = self._before(operand)
         summary = self.summary(operand)
-        judged = judge_operand(name, summary, before)
+        judged = judge_operand(name, summary, before, counts=self._is_count(operand))
         if judged is None or (name == "divide" and self._is_softmax(values)):
             return
         self._note(name, judged[0], happening.site, summary, judged[1], before)
@@ -136,6 +136,19 @@ class HazardTrace(Trace):
             inner = self._maker(made.operands[0])
             return "" if inner is not None and inner.name in POSITIVE else "sum"
         return made.name
+
+    def _is_count(self, value: Any) -> bool:
+        """Whether a value holds whole numbers of an integer type, or sums of ones."""
+        made = self._makers.get(id(value))
+        while made is not None and made.name in SAME_VALUES and made.operands:
+            value = made.operands[0]
+            if dtype_name(value).startswith(("int", "uint")):
+                return True
+            made = self._makers.get(id(value))
+        if made is None or made.name not in SUMS or not self._is_float(made.operands[0]):
+            return False
+        summed = self.summary(made.operands[0])
+        return summed.minimum == summed.maximum == 1.0
 
     def _is_softmax(self, values: tuple[Any, ...]) -> bool:
         """Whether a quotient is exp(x) over its sum."""

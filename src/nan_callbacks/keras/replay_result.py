@@ -73,7 +73,7 @@ def raised(
         module_type=place.kind,
         module_is_custom=place.is_custom,
         source=line_of_error(error, below),
-        detail=_message(error),
+        detail=message_of(error),
     )
     seconds = time.monotonic() - began
     return ReplayResult(origin=origin, reproduced=True, operations=trace.operations, seconds=seconds)
@@ -98,7 +98,7 @@ def _is_own(error: Exception) -> bool:
     return bool(names) and names[-1].startswith("nan_callbacks.") and names[-1] not in _PASSED_THROUGH
 
 
-def _message(error: Any) -> str:
+def message_of(error: Any) -> str:
     """What went wrong in one line, without Keras' and TensorFlow's preambles."""
     text = _NOISE.sub("", str(error))
     lines = [line.strip() for line in text.splitlines() if line.strip()]

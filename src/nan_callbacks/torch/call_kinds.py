@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nan_callbacks.torch.recorder import Call, Recorder
+from nan_callbacks.torch.recorder import Call, Recorder, tensors_in
 
 SAME_VALUES = frozenset({
     "reshape", "view", "flatten", "squeeze", "unsqueeze", "float", "double", "half", "bfloat16", "to", "type",
@@ -38,6 +38,16 @@ WEIGHTED = frozenset({
 
 TABLES = frozenset({"embedding", "embedding_bag"})
 
+SELECTING = {
+    "getitem": 1, "take": 1, "take_along_dim": 1, "masked_select": 1, "masked_fill": 1, "masked_scatter": 1,
+    "index_put": 1, "repeat_interleave": 1, "where": 0, "index_select": 2, "gather": 2, "scatter": 2, "scatter_add": 2,
+    "scatter_reduce": 2, "index_add": 2, "index_copy": 2, "index_fill": 2, "index_reduce": 2,
+}  # fmt: skip
+"""Calls that choose or place values, and the position of the argument that says which or where."""
+
+INDEX_NAMES = ("index", "indices", "mask", "condition", "repeats")
+"""Names of that argument."""
+
 
 def weight_of(call: Call) -> Tensor | None:
     """The weights that a call multiplies by or looks up; None if it is no such call."""
@@ -58,6 +68,16 @@ def _is_weight(tensor: Tensor) -> bool:
 def operand_of(call: Call) -> Tensor | None:
     """What weights are applied to."""
     return next((t for t in call.tensors if not isinstance(t, nn.Parameter)), None)
+
+
+def sources_of(call: Call) -> list[Tensor]:
+    """The tensors whose numbers the result is made of: not those that only say which numbers, or where they go."""
+    position = SELECTING.get(call.name)
+    if position is None:
+        return call.tensors
+    args = [each for at, each in enumerate(call.args) if at != position]
+    kwargs = {name: each for name, each in call.kwargs.items() if name not in INDEX_NAMES}
+    return tensors_in((args, kwargs))
 
 
 def made_by(recorder: Recorder, tensor: Tensor, through: frozenset[str] = SAME_VALUES) -> Call | None:

@@ -17,6 +17,7 @@ from nan_callbacks.checkup.facts import CheckupFacts
 from nan_callbacks.checkup.learning_rate import STEPS, probe_rate
 from nan_callbacks.checkup.notice import CheckupReport
 from nan_callbacks.checkup.rules import judge
+from nan_callbacks.core.sentences import shortened
 from nan_callbacks.diagnosis.known_issues import Environment, installed_versions
 from nan_callbacks.diagnosis.lab import Variation
 from nan_callbacks.errors import ConfigurationError
@@ -103,7 +104,7 @@ def examine(
     bench = lab.bench
     look = first_look(lab)
     step = facts_of(look, bench.module, more)
-    notes = [f"the first step raises an error: {look.raised}"] if look.raised else []
+    notes = [f"the first step raises an error: {shortened(look.raised)}"] if look.raised else []
     rate = None
     if not look.raised and not resumed and bench.optimizers:
         try:
@@ -111,7 +112,7 @@ def examine(
         except Exception as error:
             if strict:
                 raise
-            notes.append(f"the learning rate was not judged: {type(error).__name__}: {error}")
+            notes.append(f"the learning rate was not judged: {shortened(f'{type(error).__name__}: {error}')}")
     used = components_of(look.recorder, bench.module) | set(components)
     used |= {type(optimizer).__name__ for optimizer in bench.optimizers}
     facts = CheckupFacts(

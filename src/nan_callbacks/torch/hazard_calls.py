@@ -10,8 +10,9 @@ from torch import Tensor
 from nan_callbacks.checkup.hazards import BITS, LIMITS
 from nan_callbacks.core.tensor_summary import TensorSummary
 from nan_callbacks.diagnosis.operations import neutral_name
-from nan_callbacks.torch.call_kinds import as_array, operand_of, weight_of
+from nan_callbacks.torch.call_kinds import TABLES, as_array, operand_of, weight_of
 from nan_callbacks.torch.recorder import Call
+from nan_callbacks.torch.signals import signal_in, signal_out
 from nan_callbacks.torch.wrapping import wraps
 
 WATCHED = frozenset({"log", "divide", "reciprocal", "sqrt", "rsqrt", "norm", "exp"})
@@ -38,9 +39,11 @@ def measure(call: Call) -> None:
         operand, result = operand_of(call), call.result
         if operand is not None and operand.is_floating_point():
             call.facts["received"] = as_array(operand)
-            call.facts["in_std"] = spread(operand)
+            call.facts["in_std"], call.facts["in_level"] = signal_in(call)
+        elif operand is not None and call.name in TABLES:
+            call.facts["received"] = as_array(operand).copy()
         if result is not None and result.is_floating_point():
-            call.facts["out_std"] = spread(result)
+            call.facts["out_std"] = signal_out(call, result)
         return
     if neutral_name(call.name) in WATCHED:
         seen = measured_operand(call)
@@ -58,17 +61,3 @@ def measured_operand(call: Call) -> Tensor | None:
     position = 1 if operation == "divide" and not call.is_reversed else 0
     value: Any = call.args[position] if len(call.args) > position else None
     return value if isinstance(value, Tensor) else None
-
-
-def spread(tensor: Tensor) -> float | None:
-    """Standard deviation over the rows around each unit's mean, on a float64 that cannot overflow: what a signal is."""
-    values = tensor.detach().float()
-    if not values.numel() or values.dim() < 1:
-        return None
-    flat = values.reshape(values.shape[0], -1)
-    if flat.shape[0] > 1:
-        flat = flat - flat.mean(0)
-    largest = float(flat.abs().max())
-    if not largest or largest != largest or largest == float("inf"):
-        return 0.0 if largest == 0 else None
-    return float((flat / largest).square().mean().sqrt()) * largest

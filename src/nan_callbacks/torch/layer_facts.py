@@ -128,6 +128,7 @@ def _layer(
         has_weights=multiplies,
         trainable=id(weight) in trained,
         in_std=call.facts.get("in_std"),
+        in_level=call.facts.get("in_level", 0.0),
         out_std=call.facts.get("out_std"),
         weight_scale=float(weight.float().std(correction=0)) * math.sqrt(weight[0].numel()) if multiplies else None,
         weights_all_zero=not bool(weight.count_nonzero()),

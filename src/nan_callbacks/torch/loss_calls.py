@@ -150,6 +150,7 @@ def _loss(recorder: Recorder, call: Call, all_rows: Mapping[int, Any]) -> LossFa
         activation=activation,
         name=call.name,
         source=source_line(call.place),
+        of_distribution=call.name in BY_HAND and call.caller.startswith("torch.distributions"),
     )
 
 

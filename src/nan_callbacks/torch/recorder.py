@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any, Self
 
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ REVERSED = {"radd": "add", "rsub": "sub", "rmul": "mul", "rtruediv": "div", "rdi
 OPERATORS = {"truediv": "div", "matmul": "matmul", "itruediv": "div", "iadd": "add", "imul": "mul", "isub": "sub"}
 
 MAKE_NOTHING = frozenset({"__set__", "__delete__", "__len__", "size", "dim", "backward", "requires_grad_", "item"})
+
+WRAPPERS = ("torch._tensor", "torch.functional")
+"""Modules in which operators and functions are merely handed on."""
 
 
 @dataclass(eq=False)
@@ -35,6 +38,8 @@ class Call:
     """The user's line."""
     parents: dict[int, Call]
     """What made the tensors that went in, by their ``id``; those of the batch and parameters have no maker."""
+    caller: str = ""
+    """Name of the Python module that called it: the user's, or a library's."""
     is_reversed: bool = False
     """Whether it is an operator with its operands the other way round, as ``1 / x``."""
     output: Any = None
@@ -45,12 +50,17 @@ class Call:
     @property
     def tensors(self) -> list[Tensor]:
         """All tensors that went in, in order."""
-        return list(_tensors((self.args, self.kwargs)))
+        return tensors_in((self.args, self.kwargs))
 
     @property
     def result(self) -> Tensor | None:
         """The tensor that came out, of several the first."""
         return next(_tensors(self.output), None)
+
+    @property
+    def results(self) -> list[Tensor]:
+        """All tensors that came out."""
+        return tensors_in(self.output)
 
     def argument(self, position: int, name: str, default: Any = None) -> Any:
         """One argument, given by position or by name."""
@@ -85,6 +95,8 @@ class Recorder(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Take one call down."""
         kwargs = kwargs or {}
+        if func is Tensor.__iter__ and args[0].dim():  # what an iterator will give cannot be followed
+            return iter(self.__torch_function__(Tensor.unbind, types, args))
         call = self._begin(func, args, kwargs)
         output = func(*args, **kwargs)
         if call is not None:
@@ -120,6 +132,7 @@ class Recorder(TorchFunctionMode):
             args=tuple(args),
             kwargs=dict(kwargs),
             place=current_place(sys._getframe(2), self._stop),
+            caller=_caller(sys._getframe(2)),
             parents=parents,
             is_reversed=known is not None,
         )
@@ -136,6 +149,20 @@ class Recorder(TorchFunctionMode):
             self._makers[id(tensor)] = call
         if self._measure is not None:
             self._measure(call)
+
+
+def _caller(frame: FrameType | None) -> str:
+    while frame is not None:
+        name = str(frame.f_globals.get("__name__", ""))
+        if name not in WRAPPERS:
+            return name
+        frame = frame.f_back
+    return ""
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """All tensors of a nested structure, in order."""
+    return list(_tensors(value))
 
 
 def _tensors(value: Any, depth: int = 3) -> Iterator[Tensor]:
