@@ -36,8 +36,9 @@ def test_a_loss_that_stands_still_is_found_once():
         lambda step: 2.3 if step < 100 else 1.2,
         lambda step: 2.3 - 0.0015 * step,
         lambda step: -1.0 - 0.001 * step,
+        lambda step: 2.3 + 0.005 * step,
     ],
-    ids=["falls", "falls late", "falls slowly", "negative"],
+    ids=["falls", "falls late", "falls slowly", "negative", "rises"],
 )
 def test_a_run_that_gets_on_is_left_alone(level):
     assert looked_at(noisy(level, spread=0.02)) == []

@@ -25,7 +25,8 @@ from tests.lightning_adapter.runs import (
 )
 
 AT = 6
-CAUSES = {"nan": "DATA501", "spike": "DATA512", "backward-nan": "NAN113"}
+CAUSES = {"nan": {"DATA501"}, "spike": {"DATA512", "DATA503"}, "backward-nan": {"NAN113"}}
+"""A whole batch on another scale: in half precision it overflows, and counts as samples that are too large."""
 
 
 def run(guard, fault="nan", at=(AT,), **options):
@@ -47,7 +48,7 @@ def test_explaining_changes_nothing(fault, options):
     if "scale" in options and fault == "backward-nan":  # an overflow to the scaler, which skips it by itself
         assert explained.guard.incidents == ()
     else:
-        assert explained.guard.incidents[0].diagnosis.cause.code == CAUSES[fault]
+        assert explained.guard.incidents[0].diagnosis.cause.code in CAUSES[fault]
 
 
 def test_a_rollback_after_an_explanation_is_the_same():

@@ -25,6 +25,10 @@ RISING = 1.02
 NO_PROGRESS = 0.95
 """Last losses over first ones from which nothing has been learnt."""
 
+RISEN = 1.1
+"""Last losses over first ones from which the loss has not stood still but become another one, as by a term whose weight
+rises; what blows up is found by the detectors."""
+
 CLEAR_FALL = 4.0
 """Standard errors between the two means from which there is a fall, however small."""
 
@@ -73,7 +77,8 @@ class StallWatch:
             return False
         began, ends = fmean(self._first), fmean(self._last)
         error = math.sqrt((variance(self._first) + variance(self._last)) / WINDOW)
-        return began > 0.0 and ends > NO_PROGRESS * began and began - ends <= CLEAR_FALL * error
+        stands = began > 0.0 and NO_PROGRESS * began < ends < RISEN * began
+        return stands and began - ends <= CLEAR_FALL * error
 
     def _finding(self, seen: StepObservation) -> Finding:
         return Finding.of(
