@@ -63,5 +63,15 @@ def test_dropped_steps_and_incidents_are_no_part_of_it():
     assert looked_at(losses, incidents={20, 30}) == [AFTER - 1]
 
 
+def test_a_first_step_that_was_dropped_is_still_the_first():
+    losses = [math.inf, *noisy(lambda step: 2.3)]
+    assert looked_at(losses, incidents={0}) == [AFTER - 1]
+
+
+def test_two_windows_share_no_loss():
+    losses = [math.nan] * (AFTER - 68) + noisy(lambda step: 2.3, 68)
+    assert looked_at(losses) == []
+
+
 def test_a_run_shorter_than_a_look_is_never_judged():
     assert looked_at(noisy(lambda step: 2.3, AFTER - 1)) == []

@@ -639,9 +639,7 @@ def raising(kind):
     return replace(broken_rows(3), seen=seen(loss=None, grad_norm=None), replay=replay)
 
 
-@pytest.mark.parametrize(
-    "kind", ["TypeError", "AttributeError", "NameError", "KeyError", "ImportError", "NotImplementedError"]
-)
+@pytest.mark.parametrize("kind", ["TypeError", "AttributeError", "NameError", "ImportError"])
 def test_an_error_of_the_program_is_told_at_once(kind):
     lab = ScriptedLab(lambda variation: trial(variation, broken=True))
     found = diagnose(raising(kind), lab)
@@ -652,7 +650,15 @@ def test_an_error_of_the_program_is_told_at_once(kind):
     assert [verdict.code for verdict in diagnose(raising(kind), None).verdicts] == ["ENV703"]
 
 
-@pytest.mark.parametrize("kind", ["IndexError", "ValueError", "RuntimeError"])
+def test_a_sample_that_is_missing_is_no_error_of_the_program():
+    lab = ScriptedLab(lambda variation: trial(variation, broken=3 not in variation.without_rows))
+    evidence = raising("TypeError")
+    origin = replace(evidence.replay.origin, detail="TypeError: unsupported operand: 'NoneType' and 'float'")
+    missing = replace(evidence, replay=replace(evidence.replay, origin=origin))
+    assert [verdict.code for verdict in diagnose(missing, lab).verdicts] == ["DATA503"]
+
+
+@pytest.mark.parametrize("kind", ["IndexError", "ValueError", "RuntimeError", "KeyError", "NotImplementedError"])
 def test_an_error_that_numbers_may_cause_is_tried(kind):
     lab = ScriptedLab(lambda variation: trial(variation, broken=3 not in variation.without_rows))
     assert [verdict.code for verdict in diagnose(raising(kind), lab).verdicts] == ["DATA503"]

@@ -46,3 +46,12 @@ def test_sequences_of_other_lengths_are_compared_row_by_row():
 )
 def test_where_too_little_is_known_nothing_has_moved(failed, recent):
     assert moved_share(failed, recent) == 0.0
+
+
+def test_what_moves_with_every_batch_has_not_moved():
+    """Times and numbers of samples."""
+    before = [np.stack([np.arange(16.0) + 16 * step, np.zeros(16)], axis=1) for step in range(8)]
+    now = np.stack([np.arange(16.0) + 128, np.zeros(16)], axis=1)
+    assert moved_share(now, before) == 0.0
+    now[:, 1] = 5.0
+    assert moved_share(now, before) == 1.0

@@ -16,6 +16,9 @@ AFTER = 200
 """Steps after which a run is looked at, once. Of the healthy runs in ``benchmarks/healthy``, which are short and made
 to look risky, most have lowered their loss by a tenth within 50."""
 
+FIRST = 8
+"""Steps of which the first batch that is seen may be the last: steps by hand are several to a batch."""
+
 PATIENCE = 1000
 """Steps up to which a learning rate that is still rising is waited for."""
 
@@ -25,9 +28,9 @@ RISING = 1.02
 NO_PROGRESS = 0.95
 """Last losses over first ones from which nothing has been learnt."""
 
-RISEN = 1.1
+RISEN = 1.03
 """Last losses over first ones from which the loss has not stood still but become another one, as by a term whose weight
-rises; what blows up is found by the detectors."""
+rises, or a queue of negatives that fills; what blows up is found by the detectors."""
 
 CLEAR_FALL = 4.0
 """Standard errors between the two means from which there is a fall, however small."""
@@ -40,6 +43,8 @@ class StallWatch:
         self._first: list[float] = []
         self._last: deque[float] = deque(maxlen=WINDOW)
         self._rates: deque[float] = deque(maxlen=WINDOW)
+        self._counted = 0
+        self._began = False
         self._done = False
 
     def observe(self, seen: StepObservation, *, incident: bool = False) -> Finding | None:
@@ -55,11 +60,13 @@ class StallWatch:
         """
         if self._done:
             return None
-        if seen.competing or (seen.step and not self._first):  # several losses, or a run that began elsewhere
+        began, self._began = self._began, True
+        if seen.competing or (not began and seen.step >= FIRST):  # several losses, or a run that began elsewhere
             self._done = True
             return None
         if incident or not seen.applied or seen.loss is None or not math.isfinite(seen.loss):
             return None
+        self._counted += 1
         if len(self._first) < WINDOW:
             self._first.append(seen.loss)
         self._last.append(seen.loss)
@@ -73,7 +80,7 @@ class StallWatch:
         return self._rates[-1] > RISING * self._rates[0]
 
     def _stands_still(self) -> bool:
-        if len(self._first) + len(self._last) < 2 * WINDOW:
+        if self._counted < 2 * WINDOW:
             return False
         began, ends = fmean(self._first), fmean(self._last)
         error = math.sqrt((variance(self._first) + variance(self._last)) / WINDOW)

@@ -35,6 +35,9 @@ BUDGET_SECONDS = 60.0
 ONE_DIAGNOSIS = Budget()
 """What a single diagnosis may cost at most."""
 
+UNASKED = Budget(seconds=10.0)
+"""What a look at a run that stands still may cost: it is made once, and not at the expense of incidents."""
+
 MOST_INCIDENTS_KEPT = 1000
 """Records in ``guard.incidents``; the stream of events holds all of them."""
 
@@ -171,10 +174,9 @@ class Desk:
         """
         finding = self._stall.observe(seen, incident=incident)
         when = self.settings.diagnose
-        if finding is None or when == "never" or (when == "first" and self._incidents):
+        if finding is None or self._broken or when == "never" or (when == "first" and self._incidents):
             return
-        if not self._broken and self.seconds_left > 0.0:
-            self._guarded(lambda: self._look_into(seen, finding, open_case((finding,))))
+        self._guarded(lambda: self._look_into(seen, finding, open_case((finding,))))
 
     def on_demand(self, event: Event, case: Case) -> Diagnosis:
         """A diagnosis that the user asked for: whatever the settings say, and beyond the budget of the fit.
@@ -231,11 +233,8 @@ class Desk:
         if case is None:
             return
         began = time.perf_counter()
-        try:
-            budget = Budget(steps=ONE_DIAGNOSIS.steps, seconds=min(ONE_DIAGNOSIS.seconds, self.seconds_left))
-            diagnosis = case.diagnose(case.replay(budget.seconds), budget)
-        finally:
-            self._spend(time.perf_counter() - began)
+        budget = replace(UNASKED, seconds=min(UNASKED.seconds, self.settings.diagnose_budget_s))
+        diagnosis = case.diagnose(case.replay(budget.seconds), budget)
         if diagnosis is None or diagnosis.cause is None or diagnosis.cause.confidence is Confidence.POSSIBLE:
             return
         (event,) = step_events(seen, Decision(action=Action.OBSERVE, findings=(finding,)), rank=self._rank)

@@ -13,6 +13,7 @@ from nan_callbacks.diagnosis.evidence import Evidence
 from nan_callbacks.diagnosis.experiments import Experiment
 from nan_callbacks.diagnosis.goal import Kind, goal_of
 from nan_callbacks.diagnosis.hypotheses import Hypothesis, hypothesise
+from nan_callbacks.diagnosis.hypotheses.gradients import RECENT_NORMS
 from nan_callbacks.diagnosis.lab import Lab
 from nan_callbacks.diagnosis.origin import OriginKind
 from nan_callbacks.diagnosis.reproduction import Reproduction, is_unasked, reproduce, standstill
@@ -24,10 +25,12 @@ UNFOUNDED = 0.3
 """Scores up to this stand for a cause that is tried in case, though nothing speaks for it; named only if confirmed."""
 
 PROGRAM_ERRORS = frozenset({
-    "TypeError", "AttributeError", "NameError", "UnboundLocalError", "KeyError", "ImportError", "ModuleNotFoundError",
-    "NotImplementedError",
+    "TypeError", "AttributeError", "NameError", "UnboundLocalError", "ImportError", "ModuleNotFoundError",
 })  # fmt: skip
 """Errors of a program and not of its numbers: no learning rate, batch or precision would turn them off."""
+
+NEVER_UNASKED = frozenset({"OPT608", "DATA510"})
+"""Causes that a healthy run may show as well: a layer that is frozen on purpose, classes of which one is rare."""
 
 _ORDER = list(Confidence)
 
@@ -53,8 +56,7 @@ def diagnose(evidence: Evidence, lab: Lab | None, budget: Budget | None = None) 
     Returns:
         The verdicts, the best first.
     """
-    origin = evidence.replay.origin if evidence.replay else None
-    if origin is not None and origin.kind is OriginKind.EXCEPTION and origin.operation in PROGRAM_ERRORS:
+    if _is_of_the_program(evidence):
         return _of_the_program(evidence)
     hypotheses = hypothesise(evidence)
     if lab is None:
@@ -70,11 +72,17 @@ def diagnose(evidence: Evidence, lab: Lab | None, budget: Budget | None = None) 
     return _diagnosis(evidence, bench, _verdicts(_test(bench, hypotheses), evidence, bench), note)
 
 
+def _is_of_the_program(evidence: Evidence) -> bool:
+    origin = evidence.replay.origin if evidence.replay else None
+    if origin is None or origin.kind is not OriginKind.EXCEPTION or origin.operation not in PROGRAM_ERRORS:
+        return False
+    return "NoneType" not in origin.detail  # a sample that is missing
+
+
 def _of_the_program(evidence: Evidence) -> Diagnosis:
     because = ("the step was repeated and raised it again", "it is an error of the program, not of its numbers")
     verdict = _verdict("ENV703", Confidence.CONFIRMED, because, (), evidence)
-    remedy = "Correct the line that is named; data, learning rate and precision have nothing to do with it."
-    return _diagnosis(evidence, None, (replace(verdict, remedies=(remedy,)),))
+    return _diagnosis(evidence, None, (replace(verdict, remedies=("Correct the line that is named.",)),))
 
 
 def _without_a_failed_step(bench: Bench, evidence: Evidence, hypotheses: Sequence[Hypothesis]) -> Diagnosis:
@@ -87,8 +95,23 @@ def _without_a_failed_step(bench: Bench, evidence: Evidence, hypotheses: Sequenc
         return _diagnosis(evidence, bench, _verdicts(wrong, evidence, None), "" if wrong else state.note)
     # A model that is better than fresh weights may simply have learnt what there is to learn: then only what was seen
     # in its layers speaks against it.
-    suspects = [each for each in hypotheses if state.untrained or (each.observed and not is_unasked(evidence))]
+    if is_unasked(evidence):
+        tested = _test(bench, hypotheses) if state.untrained else []
+        verdicts = _verdicts(tested, evidence, bench)
+        return _diagnosis(evidence, bench, verdicts if verdicts and _is_certain(verdicts[0], tested, evidence) else ())
+    suspects = [hypothesis for hypothesis in hypotheses if state.untrained or hypothesis.observed]
     return _diagnosis(evidence, bench, _verdicts(_test(bench, suspects), evidence, bench))
+
+
+def _is_certain(verdict: Verdict, tested: Sequence[_Tested], evidence: Evidence) -> bool:
+    """Whether a cause may be told to somebody who has not asked: nothing that was tried speaks against it.
+
+    Without any gradient what was seen is certain anyway.
+    """
+    stuck = not any(evidence.history.grad_norms[-RECENT_NORMS:])
+    results = [each.result for each in tested if each.hypothesis.code == verdict.code]
+    proved = stuck or any(result in (Result.CONFIRMED, Result.UNTESTED) for result in results)
+    return proved and verdict.code not in NEVER_UNASKED
 
 
 def _not_reproduced(

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 FEWEST_ROWS = 4
 """Rows of a batch below which one that lies outside of a range is no rarity."""
 
+ALWAYS = 0.25
+"""Share of rows from which a feature leaves its range with every batch: a time, a sample's number."""
+
 MOST_FEATURES = 4096
 """Features that are looked at, evenly spaced."""
 
@@ -34,17 +37,26 @@ def moved_share(failed: Numbers, recent: Sequence[Numbers]) -> float:
     looks = [(_row_by_row(failed), [_row_by_row(values) for values in past])]
     if all(values.shape[1:] == failed.shape[1:] for values in past):
         looks.append((_features(failed), [_features(values) for values in past]))
-    return max(_outside(now, np.concatenate(before)) for now, before in looks)
+    return max(_newly_outside(now, before) for now, before in looks)
 
 
-def _outside(now: Numbers, before: Numbers) -> float:
+def _newly_outside(now: Numbers, before: Sequence[Numbers]) -> float:
+    """The largest share in a respect in which the batch before was not outside itself, as times and numbers are."""
+    shares = _outside(now, np.concatenate(before))
+    if len(before) > 1:
+        shares = np.where(_outside(before[-1], np.concatenate(before[:-1])) > ALWAYS, 0.0, shares)
+    return float(shares.max())
+
+
+def _outside(now: Numbers, before: Numbers) -> Numbers:
+    """For each respect, the share of rows outside of the range before; 0 where nothing is known of it."""
     before = np.where(np.isfinite(before), before, np.nan)
     known = ~np.isnan(before).all(axis=0)
-    if not known.any():
-        return 0.0
-    low, high = np.nanmin(before[:, known], axis=0), np.nanmax(before[:, known], axis=0)
-    here = now[:, known]
-    return float(((here < low) | (here > high)).mean(axis=0).max())
+    shares = np.zeros(now.shape[1])
+    if known.any():
+        low, high = np.nanmin(before[:, known], axis=0), np.nanmax(before[:, known], axis=0)
+        shares[known] = ((now[:, known] < low) | (now[:, known] > high)).mean(axis=0)
+    return shares
 
 
 def _features(rows: Numbers) -> Numbers:

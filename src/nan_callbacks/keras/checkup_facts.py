@@ -82,10 +82,20 @@ def _lookups(
         name = whole.get(key) or sources.get(key) or _holding(received, known)
         if name is None:
             continue
-        values = all_rows.get(name, received) if key in whole else received
+        values = all_rows.get(name, received) if key in whole and _may_take_an_input(layer) else received
         told = Lookup(table=place_of(layer).path, rows=int(layer.input_dim), values=values)
         found[name] = (*found.get(name, ()), told)
     return found
+
+
+def _may_take_an_input(layer: Any) -> bool:
+    """Whether a table is fed by an input as it is; known of a model that is a graph, and taken for so of others.
+
+    What caps or hashes large ids changes nothing in a batch that has none.
+    """
+    nodes = getattr(layer, "_inbound_nodes", ())
+    fed = [tensor for node in nodes for tensor in node.arguments.keras_tensors]
+    return all(isinstance(tensor._keras_history.operation, keras.layers.InputLayer) for tensor in fed)
 
 
 def _holding(received: np.ndarray, known: Sequence[tuple[str, np.ndarray]]) -> str | None:

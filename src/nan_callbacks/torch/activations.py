@@ -36,6 +36,7 @@ class _Seen:
     alive: Tensor | None = None
     dtype: str = "float32"
     consumed: bool = False
+    differentiable: bool = False
 
 
 class ActivationProbe:
@@ -145,6 +146,7 @@ class ActivationProbe:
         began = time.perf_counter()
         seen = self._seen.setdefault(name, _Seen(name, kind, module))
         self._made[id(tensor)] = (ref(tensor), seen)
+        seen.differentiable = seen.differentiable or tensor.requires_grad
         self._measure(seen, tensor.detach())
         self.seconds += time.perf_counter() - began
 
@@ -171,6 +173,8 @@ class ActivationProbe:
         weight = None if seen.module is None else _weight(seen.module)
         parameters = [] if seen.module is None else list(seen.module.parameters())
         held = [each for each in parameters if each.grad is not None]
+        # What runs without gradients is another network: a teacher, a target, a head for the log.
+        unknown = weight is None or updated is None or not seen.differentiable
         cut_off = updated is not None and not held and any(each.requires_grad for each in parameters)
         return LayerEvidence(
             name=seen.name,
@@ -184,7 +188,7 @@ class ActivationProbe:
             weight_norm=None if weight is None else float(weight.float().norm()),
             weight_scale=None if weight is None or isinstance(seen.module, TABLES) else _scale(weight),
             grad_norm=0.0 if cut_off else norm_of([each.grad for each in held if each.grad is not None]),
-            trained=None if weight is None or updated is None else any(id(p) in updated for p in held),
+            trained=None if unknown else any(id(p) in updated for p in held),  # type: ignore[operator]
         )
 
     def _gates_of(self, where: str, *, consumed: bool) -> Iterator[LayerEvidence]:

@@ -14,7 +14,7 @@ from nan_callbacks.checkup.facts import Hazard, InputFacts, LayerFacts, LossFact
 from nan_callbacks.checkup.hazards import POSITIVE, headroom_bits, is_outside, judge_operand
 from nan_callbacks.core.tensor_summary import TensorSummary
 from nan_callbacks.diagnosis.operations import neutral_name
-from nan_callbacks.torch.call_kinds import as_array, made_by
+from nan_callbacks.torch.call_kinds import TABLES, as_array, made_by, sources_of
 from nan_callbacks.torch.hazard_calls import measured_operand
 from nan_callbacks.torch.input_facts import inputs_of
 from nan_callbacks.torch.lab_batch import tensors_of
@@ -97,7 +97,7 @@ def hazards_of(recorder: Recorder) -> list[Hazard]:
     for call in recorder.calls:
         if "half" in call.facts:
             found.append(_half(call))
-        if "wrapped" in call.facts:
+        if "wrapped" in call.facts and _becomes_a_number(recorder, call):
             found.append(_hazard(call, "wrapped", operand=call.facts["wrapped"]))
         summary: TensorSummary | None = call.facts.get("operand")
         if summary is None:
@@ -126,6 +126,22 @@ def _is_count(maker: Call | None) -> bool:
     if neutral_name(maker.name) == "sum" and summed is not None and summed.layout is torch.strided:
         return not summed.is_floating_point() or bool((summed == 1).all())
     return not (maker.result.is_floating_point() or maker.result.is_complex())
+
+
+def _becomes_a_number(recorder: Recorder, call: Call) -> bool:
+    """Whether whole numbers are computed with: hashes end in an index, differences of masks in a mask."""
+    followed = {id(call)}
+    for later in recorder.calls:
+        made = later.result
+        carriers = {id(tensor) for tensor in sources_of(later)}
+        goes_on = any(key in carriers and id(each) in followed for key, each in later.parents.items())
+        if made is None or later.name in TABLES or not goes_on:
+            continue
+        if made.is_floating_point():
+            return True
+        if made.dtype is not torch.bool:
+            followed.add(id(later))
+    return False
 
 
 def _half(call: Call) -> Hazard:

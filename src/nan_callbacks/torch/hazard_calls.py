@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -33,8 +34,9 @@ def measure(call: Call) -> None:
         largest = float(made.abs().max())
         if LEAST_HALF < largest < float("inf"):
             call.facts["half"] = largest
-    if wraps(call):
-        call.facts["wrapped"] = TensorSummary.of(as_array(call.tensors[0]), name="operand")
+    with suppress(RuntimeError, TypeError, NotImplementedError):  # tensors of kinds that know no arithmetic of ours
+        if wraps(call):
+            call.facts["wrapped"] = TensorSummary.of(as_array(call.tensors[0]), name="operand")
     if weight_of(call) is not None:
         operand, result = operand_of(call), call.result
         if operand is not None and operand.is_floating_point():

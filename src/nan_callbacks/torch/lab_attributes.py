@@ -11,8 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+MOST_BYTES = 1 << 24
+"""Of a numpy array that is copied: counters, histories and replay buffers are smaller, larger ones are data."""
+
 DEPTH = 4
 """Containers and plain objects within each other that are looked into: a dictionary of lists of meters is three."""
+
+GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
 FOREIGN = ("torch", "lightning", "pytorch_lightning", "lightning_fabric", "numpy", "builtins", "keras", "jax")
 """Top-level packages whose objects are kept by reference: their insides are no state of the user's step. Modules and
@@ -39,6 +44,7 @@ class Attributes:
         self._classes: list[tuple[type, dict[str, Any]]] = []
         self._containers: list[tuple[Any, Any]] = []
         self._tensors: list[tuple[Tensor, Tensor]] = []
+        self._arrays: list[tuple[np.ndarray, np.ndarray]] = []
         self._generators: list[tuple[Any, Any]] = []
         for owner in owners:
             self._remember_object(owner, DEPTH)
@@ -66,6 +72,9 @@ class Attributes:
             for tensor, kept in self._tensors:
                 if not _equal(tensor, kept):
                     tensor.copy_(kept)
+        for array, numbers in self._arrays:
+            if array.tobytes() != numbers.tobytes():
+                array[...] = numbers
         for generator, state in self._generators:
             _set_state(generator, state)
 
@@ -94,7 +103,9 @@ class Attributes:
             self._remember_tensor(value)
         elif isinstance(value, list | dict | set | deque | tuple):
             self._remember_container(value, depth)
-        elif isinstance(value, torch.Generator | np.random.Generator | random.Random):
+        elif isinstance(value, np.ndarray):
+            self._remember_array(value)
+        elif isinstance(value, GENERATORS):
             self._generators.append((value, _get_state(value)))
         elif hasattr(value, "__dict__") and not callable(value) and _is_the_users(value):
             self._remember_object(value, depth - 1)
@@ -114,6 +125,12 @@ class Attributes:
         if plain and id(tensor) not in self._seen:
             self._seen.add(id(tensor))
             self._tensors.append((tensor, tensor.detach().clone()))
+
+    def _remember_array(self, array: np.ndarray) -> None:
+        plain = array.dtype != object and array.flags.writeable and array.nbytes <= MOST_BYTES
+        if plain and id(array) not in self._seen:
+            self._seen.add(id(array))
+            self._arrays.append((array, array.copy()))
 
     def _remember_container(self, value: Any, depth: int) -> None:
         if id(value) in self._seen:
@@ -171,11 +188,13 @@ def _equal(tensor: Tensor, kept: Tensor) -> bool:
 def _get_state(generator: Any) -> Any:
     if isinstance(generator, torch.Generator):
         return generator.get_state()
+    if isinstance(generator, np.random.RandomState):
+        return generator.get_state()
     return generator.bit_generator.state if isinstance(generator, np.random.Generator) else generator.getstate()
 
 
 def _set_state(generator: Any, state: Any) -> None:
-    if isinstance(generator, torch.Generator):
+    if isinstance(generator, torch.Generator | np.random.RandomState):
         generator.set_state(state)
     elif isinstance(generator, np.random.Generator):
         generator.bit_generator.state = state

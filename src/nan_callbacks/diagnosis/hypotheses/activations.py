@@ -11,13 +11,16 @@ from nan_callbacks.diagnosis.evidence import Evidence, LayerEvidence
 from nan_callbacks.diagnosis.experiments import Experiment, Requirement, ends_lower, fresh_run
 from nan_callbacks.diagnosis.goal import Goal, Kind, Measured, is_calm, is_finite, peaks, stands_still, tail
 from nan_callbacks.diagnosis.hypotheses.gradients import vanishing
-from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis, how_early, is_early
+from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis, batch_rows, how_early, is_early
 from nan_callbacks.diagnosis.hypotheses.numerics import code_of_origin
 from nan_callbacks.diagnosis.lab import Start, Variation
 from nan_callbacks.diagnosis.origin import OriginKind
 
 MOSTLY = 0.5
 """Share of saturated outputs or dead units from which a layer counts as such: the majority."""
+
+FEWEST_ROWS = 8
+"""Rows of a batch below which units that are zero for all of them may be alive for others: each is for half of them."""
 
 WEIGHT_SCALES = (0.05, 5.0)
 """Weights times the root of the fan-in outside of this range are no Glorot, LeCun or He start (1 to 1.4), whatever the
@@ -91,6 +94,8 @@ def dead_units(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     if not dead or goal.kind is not Kind.STALL:
         return None
     worst = max(dead, key=lambda layer: layer.dead_share or 0.0)
+    if batch_rows(evidence) < FEWEST_ROWS and (worst.dead_share or 0.0) < 1.0:
+        return None
     because = (f"{number(100 * (worst.dead_share or 0))} % of the units of {worst.name} are zero for the whole batch",)
     score = _score(worst.dead_share)
     return Hypothesis(code="ACT303", score=score, because=because, experiments=_afresh(goal, evidence), observed=True)

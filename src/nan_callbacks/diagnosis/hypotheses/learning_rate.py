@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from itertools import zip_longest
-from statistics import fmean
+from statistics import fmean, variance
 
 from nan_callbacks.core.sentences import number
 from nan_callbacks.diagnosis.evidence import Evidence
@@ -22,11 +23,12 @@ from nan_callbacks.diagnosis.experiments import (
     trained,
     unrest,
 )
-from nan_callbacks.diagnosis.goal import Goal, Kind, Measured, stands_still
+from nan_callbacks.diagnosis.goal import MOVED, STALL, Goal, Kind, Measured, stands_still
 from nan_callbacks.diagnosis.hypotheses.activations import dead_units, saturated
 from nan_callbacks.diagnosis.hypotheses.gradients import vanishing
 from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis, batch_rows, how_early, is_early
 from nan_callbacks.diagnosis.hypotheses.numerics import fails_by_itself
+from nan_callbacks.diagnosis.reproduction import is_unasked
 
 THROWN = 2.0
 """Growth of all weights since the beginning of a run that has not learnt, from which its steps are suspected."""
@@ -43,6 +45,9 @@ DECAYED = 1e-6
 
 FEWEST_BATCHES = 4
 """Recent batches of which the latter half is more than one."""
+
+CLEAR = 2.0
+"""Standard errors above which the falls of single batches are no chance."""
 
 UNSEEN = 0.98
 """Of a loss that stands still, what a run that learns stays below at batches that it sees for the first time."""
@@ -95,8 +100,11 @@ def too_low(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         factors = (10.0 * largest / rate, largest / rate, *factors)
     # From a complete standstill a little is enough; but a large rate moves even a net that is blocked, a little.
     blocked = any(rule(evidence, goal) is not None for rule in (vanishing, saturated, dead_units))
-    still, stalls = _unless_by_heart(evidence, stands_still, 1.0), _unless_by_heart(evidence, goal.failed, UNSEEN)
-    moved = [] if blocked else [replace(trained(goal.base, lr_factor=f), judge=still) for f in factors]
+    # Who has not asked is told of a rate that would certainly do better, not of one that might.
+    unasked = is_unasked(evidence)
+    still = _unless_by_heart(evidence, stands_still, MOVED)
+    stalls = _unless_by_heart(evidence, goal.failed, STALL if unasked else UNSEEN)
+    moved = [] if blocked or unasked else [replace(trained(goal.base, lr_factor=f), judge=still) for f in factors]
     fallen = [replace(trained(goal.base, ends_lower, lr_factor=factor), judge=stalls) for factor in factors]
     # Both look at the same trials, each of which is made once.
     experiments = tuple(each for pair in zip_longest(moved, fallen) for each in pair if each is not None)
@@ -124,8 +132,10 @@ def _unless_by_heart(evidence: Evidence, judge: Judge, share: float) -> Judge:
         late = slice(batches // 2, batches)
         if failed is not False or batches < FEWEST_BATCHES or len(losses) <= batches or len(before) < batches:
             return failed
-        usual = fmean(before[late])
-        return usual > 0 and fmean(losses[late]) >= share * usual
+        usual, ends = before[late], losses[late]
+        falls = [one - other for one, other in zip(usual, ends, strict=True)]
+        error = math.sqrt(variance(falls) / len(falls))
+        return fmean(usual) > 0 and (fmean(ends) >= share * fmean(usual) or fmean(falls) <= CLEAR * error)
 
     return judged
 
