@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import zip_longest
 from statistics import fmean, variance
@@ -23,7 +24,7 @@ from nan_callbacks.diagnosis.experiments import (
     trained,
     unrest,
 )
-from nan_callbacks.diagnosis.goal import MOVED, STALL, Goal, Kind, Measured, stands_still
+from nan_callbacks.diagnosis.goal import STALL, Goal, Kind, Measured, stands_still
 from nan_callbacks.diagnosis.hypotheses.activations import dead_units, saturated
 from nan_callbacks.diagnosis.hypotheses.gradients import vanishing
 from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis, batch_rows, how_early, is_early
@@ -46,10 +47,10 @@ DECAYED = 1e-6
 FEWEST_BATCHES = 4
 """Recent batches of which the latter half is more than one."""
 
-CLEAR = 2.0
+CLEAR = 3.0
 """Standard errors above which the falls of single batches are no chance."""
 
-UNSEEN = 0.98
+UNSEEN = 0.97
 """Of a loss that stands still, what a run that learns stays below at batches that it sees for the first time."""
 
 RATES_TRIED = (100.0, 1e4, 1e7)
@@ -100,18 +101,16 @@ def too_low(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         factors = (10.0 * largest / rate, largest / rate, *factors)
     # From a complete standstill a little is enough; but a large rate moves even a net that is blocked, a little.
     blocked = any(rule(evidence, goal) is not None for rule in (vanishing, saturated, dead_units))
-    # Who has not asked is told of a rate that would certainly do better, not of one that might.
-    unasked = is_unasked(evidence)
-    still = _unless_by_heart(evidence, stands_still, MOVED)
-    stalls = _unless_by_heart(evidence, goal.failed, STALL if unasked else UNSEEN)
-    moved = [] if blocked or unasked else [replace(trained(goal.base, lr_factor=f), judge=still) for f in factors]
+    blocked = blocked or is_unasked(evidence)
+    still, stalls = _unless_by_heart(evidence, stands_still), _unless_by_heart(evidence, goal.failed)
+    moved = [] if blocked else [replace(trained(goal.base, lr_factor=f), judge=still) for f in factors]
     fallen = [replace(trained(goal.base, ends_lower, lr_factor=factor), judge=stalls) for factor in factors]
     # Both look at the same trials, each of which is made once.
     experiments = tuple(each for pair in zip_longest(moved, fallen) for each in pair if each is not None)
     return Hypothesis(code="OPT602", score=0.65, because=because, experiments=experiments)
 
 
-def _unless_by_heart(evidence: Evidence, judge: Judge, share: float) -> Judge:
+def _unless_by_heart(evidence: Evidence, judge: Judge) -> Judge:
     """A judge to whom a loss has only fallen if that of batches on their first coming has fallen as well.
 
     A large rate learns the few batches of a trial by heart, whatever labels they have.
@@ -119,7 +118,6 @@ def _unless_by_heart(evidence: Evidence, judge: Judge, share: float) -> Judge:
     Args:
         evidence: Of the run, which stands still: its losses are those of the same batches without a treatment.
         judge: Whether a trial failed.
-        share: Of these losses that those in the trial must stay below.
     """
     rows = batch_rows(evidence)
     known = [part.recent.shape[0] for part in evidence.batch if part.recent is not None and part.recent.shape]
@@ -132,12 +130,17 @@ def _unless_by_heart(evidence: Evidence, judge: Judge, share: float) -> Judge:
         late = slice(batches // 2, batches)
         if failed is not False or batches < FEWEST_BATCHES or len(losses) <= batches or len(before) < batches:
             return failed
-        usual, ends = before[late], losses[late]
-        falls = [one - other for one, other in zip(usual, ends, strict=True)]
-        error = math.sqrt(variance(falls) / len(falls))
-        return fmean(usual) > 0 and (fmean(ends) >= share * fmean(usual) or fmean(falls) <= CLEAR * error)
+        return fmean(before[late]) > 0 and not _is_learnt(before[late], losses[late], unasked=is_unasked(evidence))
 
     return judged
+
+
+def _is_learnt(before: Sequence[float], after: Sequence[float], *, unasked: bool) -> bool:
+    """Whether losses of the same batches have fallen: far, or each of them; to be told to who has not asked, both."""
+    falls = [one - other for one, other in zip(before, after, strict=True)]
+    share = fmean(after) / fmean(before)
+    clearly = fmean(falls) > CLEAR * math.sqrt(variance(falls) / len(falls))
+    return (clearly and share < STALL) if unasked else (clearly or share < UNSEEN)
 
 
 def _lower(evidence: Evidence, goal: Goal, early: bool) -> tuple[Experiment, ...]:
