@@ -109,9 +109,9 @@ def _is_certain(verdict: Verdict, tested: Sequence[_Tested], evidence: Evidence)
     Without any gradient what was seen is certain anyway.
     """
     stuck = not any(evidence.history.grad_norms[-RECENT_NORMS:])
-    results = [each.result for each in tested if each.hypothesis.code == verdict.code]
-    proved = stuck or any(result in (Result.CONFIRMED, Result.UNTESTED) for result in results)
-    return proved and verdict.code not in NEVER_UNASKED
+    known = [each for each in tested if each.hypothesis.code == verdict.code]
+    proved = any(each.result is Result.CONFIRMED or not each.hypothesis.experiments for each in known)
+    return (stuck or proved) and verdict.code not in NEVER_UNASKED
 
 
 def _not_reproduced(
