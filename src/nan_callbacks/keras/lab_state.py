@@ -9,11 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from nan_callbacks.diagnosis.kept_arrays import KeptArrays
 from nan_callbacks.keras.model_parts import optimizers_of, unique
 from nan_callbacks.keras.patches import Patches
-
-MOST_BYTES = 1 << 24
-"""Of a numpy array that is copied."""
 
 
 def variable_groups_of_step(model: Any) -> tuple[list[Any], ...]:
@@ -39,16 +37,15 @@ def attributes_kept(model: Any) -> Iterator[None]:
     everything = [value for _, before in attributes for value in before.values()]
     streams = unique([each for each in everything if isinstance(each, np.random.Generator)])
     drawn = [(stream, stream.bit_generator.state) for stream in streams]
-    arrays = unique([each for each in everything if isinstance(each, np.ndarray) and _may_change(each)])
-    numbers = [(array, array.copy()) for array in arrays]
+    arrays = KeptArrays()
+    for each in everything:
+        arrays.keep(each)
     try:
         yield
     finally:
         for stream, state in drawn:
             stream.bit_generator.state = state
-        for array, before in numbers:
-            if array.tobytes() != before.tobytes():
-                array[...] = before
+        arrays.restore()
         for namespace, before in attributes:
             if namespace.keys() != before.keys() or any(namespace[key] is not before[key] for key in before):
                 namespace.clear()
@@ -62,11 +59,6 @@ def loss_objects(model: Any) -> list[Any]:
     flat = getattr(getattr(model, "_compile_loss", None), "_flat_losses", None) or ()
     named = [*(each.loss for each in flat), *keras.tree.flatten(getattr(model, "loss", None))]
     return unique([each for each in named if isinstance(each, keras.losses.Loss)])
-
-
-def _may_change(array: np.ndarray) -> bool:
-    """Whether it is a counter or a record rather than data, which would cost memory to copy."""
-    return array.dtype != object and array.flags.writeable and array.nbytes <= MOST_BYTES
 
 
 def _contents(container: Any) -> Any:

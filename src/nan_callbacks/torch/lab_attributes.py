@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MOST_BYTES = 1 << 24
-"""Of a numpy array that is copied: counters, histories and replay buffers are smaller, larger ones are data."""
+from nan_callbacks.diagnosis.kept_arrays import KeptArrays
 
 DEPTH = 4
 """Containers and plain objects within each other that are looked into: a dictionary of lists of meters is three."""
@@ -44,7 +43,7 @@ class Attributes:
         self._classes: list[tuple[type, dict[str, Any]]] = []
         self._containers: list[tuple[Any, Any]] = []
         self._tensors: list[tuple[Tensor, Tensor]] = []
-        self._arrays: list[tuple[np.ndarray, np.ndarray]] = []
+        self._arrays = KeptArrays()
         self._generators: list[tuple[Any, Any]] = []
         for owner in owners:
             self._remember_object(owner, DEPTH)
@@ -72,9 +71,7 @@ class Attributes:
             for tensor, kept in self._tensors:
                 if not _equal(tensor, kept):
                     tensor.copy_(kept)
-        for array, numbers in self._arrays:
-            if array.tobytes() != numbers.tobytes():
-                array[...] = numbers
+        self._arrays.restore()
         for generator, state in self._generators:
             _set_state(generator, state)
 
@@ -104,7 +101,7 @@ class Attributes:
         elif isinstance(value, list | dict | set | deque | tuple):
             self._remember_container(value, depth)
         elif isinstance(value, np.ndarray):
-            self._remember_array(value)
+            self._arrays.keep(value)
         elif isinstance(value, GENERATORS):
             self._generators.append((value, _get_state(value)))
         elif hasattr(value, "__dict__") and not callable(value) and _is_the_users(value):
@@ -125,12 +122,6 @@ class Attributes:
         if plain and id(tensor) not in self._seen:
             self._seen.add(id(tensor))
             self._tensors.append((tensor, tensor.detach().clone()))
-
-    def _remember_array(self, array: np.ndarray) -> None:
-        plain = array.dtype != object and array.flags.writeable and array.nbytes <= MOST_BYTES
-        if plain and id(array) not in self._seen:
-            self._seen.add(id(array))
-            self._arrays.append((array, array.copy()))
 
     def _remember_container(self, value: Any, depth: int) -> None:
         if id(value) in self._seen:

@@ -29,6 +29,7 @@ from nan_callbacks.diagnosis.hypotheses.numerics import (
     rows_to_blame,
 )
 from nan_callbacks.diagnosis.origin import OriginKind
+from nan_callbacks.diagnosis.outlying import OUTLIER_RATIO
 
 FAR_FROM_UNIT = 10.0
 """Mean or standard deviation of the inputs from which they count as unscaled: the curvature of the loss, and so the
@@ -49,9 +50,6 @@ FAR_APART = 100.0
 """Ratio of the features' standard deviations that is worth a sentence."""
 
 EDGES = (LOG_OF_ZERO, DIVISION, SINGULARITY)
-
-OUTLIER_RATIO = 10.0
-"""As in :attr:`.BatchPart.outlier_rows`."""
 
 
 def non_finite_data(evidence: Evidence, goal: Goal) -> Hypothesis | None:
