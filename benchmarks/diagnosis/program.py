@@ -32,6 +32,7 @@ class Part(enum.StrEnum):
     RECENT = "recent"
     """Written blind after POSTED had been scored and the rules mended by it: mistakes in the models of many trades."""
     FURTHER = "further"
+    BEYOND = "beyond"
     """Written blind after RECENT had been scored and the rules mended by it: mistakes told in question threads."""
 
 
