@@ -32,8 +32,9 @@ class Part(enum.StrEnum):
     RECENT = "recent"
     """Written blind after POSTED had been scored and the rules mended by it: mistakes in the models of many trades."""
     FURTHER = "further"
-    BEYOND = "beyond"
     """Written blind after RECENT had been scored and the rules mended by it: mistakes told in question threads."""
+    BEYOND = "beyond"
+    """Written blind after FURTHER had been scored and the rules mended by it: models that no part had."""
 
 
 class Happens(enum.StrEnum):
