@@ -1,4 +1,4 @@
-"""Nothing is broken, but from one step on the data or the loss are others: that is what the diagnosis says."""
+"""From one step on the data, the loss or the weights are others: that is what the diagnosis says."""
 
 import keras
 import numpy as np
@@ -51,3 +51,29 @@ def test_a_change_is_no_explosion(code):
     assert (first.step, first.action) == (AT, "skip_step")
     assert [verdict.code for verdict in first.diagnosis.verdicts] == [code], first.diagnosis.describe()
     assert first.diagnosis.cause.confidence is Confidence.CONFIRMED
+
+
+class Overwriting(keras.callbacks.Callback):
+    """A callback that is not as harmless as its author thought."""
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch == AT:
+            self.model.set_weights([8.0 * weight for weight in self.model.get_weights()])
+
+
+class Glitch(keras.callbacks.Callback):
+    """The rate of one step has too many zeros."""
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.model.optimizer.learning_rate = 3.0 if batch == AT - 1 else 3e-3
+
+
+@pytest.mark.parametrize(("other", "code"), [(Glitch, "OPT601"), (Overwriting, "OPT609")])
+def test_weights_that_were_thrown_off_are_no_explosion_and_no_fault_of_the_batch(other, code):
+    guard, model = NaNGuard(strict=True, checkup=False), regression(0.0)
+    model.fit(*data(moved=False), batch_size=ROWS, shuffle=False, verbose=0, callbacks=[guard, other()])
+    first = guard.incidents[0]
+    assert (first.step, first.action) == (AT, "skip_step")
+    assert first.diagnosis.cause.code == code, first.diagnosis.describe()
+    assert first.diagnosis.cause.confidence is Confidence.CONFIRMED
+    assert guard.summary["rollbacks"] == 1

@@ -1,6 +1,7 @@
-"""Nothing is broken, but from one step on the data or the loss are others: that is what the diagnosis says."""
+"""From one step on the data, the loss or the weights are others: that is what the diagnosis says."""
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -52,6 +53,36 @@ def test_a_change_is_no_explosion(make, moved, code):
     assert (first.step, first.action) == (AT, "skip_step")
     assert [verdict.code for verdict in first.diagnosis.verdicts] == [code], first.diagnosis.describe()
     assert first.diagnosis.cause.confidence is Confidence.CONFIRMED
+
+
+class Glitch(Regression):
+    """The rate of one step has too many zeros."""
+
+    def on_train_batch_start(self, batch, batch_idx):
+        self.optimizers().param_groups[0]["lr"] = 3.0 if batch_idx == AT - 1 else 3e-3
+
+
+class Overwriting(pl.Callback):
+    """A callback that is not as harmless as its author thought."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if batch_idx == AT:
+            with torch.no_grad():
+                for weight in pl_module.parameters():
+                    weight.mul_(8.0)
+
+
+@pytest.mark.parametrize(("make", "others", "code"), [(Glitch, [], "OPT601"), (Regression, [Overwriting()], "OPT609")])
+def test_weights_that_were_thrown_off_are_no_explosion_and_no_fault_of_the_batch(make, others, code):
+    seed_all()
+    guard, module = NaNGuard(strict=True, checkup=False), make()
+    tiny_trainer(guard, *others).fit(module, loader(batches(moved=False)))
+    first = guard.incidents[0]
+    assert (first.step, first.action) == (AT, "skip_step")
+    assert first.diagnosis.cause.code == code, first.diagnosis.describe()
+    assert first.diagnosis.cause.confidence is Confidence.CONFIRMED
+    assert guard.summary["rollbacks"] == 1
+    assert all(bool(weight.abs().max() < 4.0) for weight in module.parameters())
 
 
 def test_without_a_change_neither_is_named():

@@ -110,8 +110,14 @@ class Bench:
             return Result.UNTESTED
         if failed:
             return Result.UNMOVED if _failed_alike(treated, controls) else Result.REFUTED
+        if any(self._fails(variation, judge) for variation in experiment.also):
+            return Result.REFUTED
         shown = experiment.requires is None or experiment.requires(treated, controls)
         return Result.CONFIRMED if shown else Result.UNSPECIFIC
+
+    def _fails(self, variation: Variation, judge: Judge) -> bool:
+        measured = self.run(variation, judge=judge)
+        return measured is not None and bool(judge(measured))
 
     def failed_again(self) -> bool:
         """Whether the failing step, as it was or as a part of a short run, has failed in here."""
@@ -119,11 +125,11 @@ class Bench:
         return base is None or self.goal.failed(base) is not False
 
     def told(self, experiments: tuple[Experiment, ...]) -> tuple[Tried, ...]:
-        """The trials of some experiments, in words, in the order treatment, controls."""
+        """The trials of some experiments, in words, in the order treatment, what must do the same, controls."""
         wanted: dict[Variation, tuple[bool, Judge | None]] = {}
         for experiment in experiments:
-            for variation in (experiment.treatment, *experiment.controls):
-                wanted[variation] = (variation is not experiment.treatment, experiment.judge)
+            for variation in (experiment.treatment, *experiment.also, *experiment.controls):
+                wanted[variation] = (variation in experiment.controls, experiment.judge)
         return tuple(
             self.in_words(variation, self._trials[variation], control=is_control, judge=judge)
             for variation, (is_control, judge) in wanted.items()

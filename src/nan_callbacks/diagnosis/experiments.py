@@ -41,6 +41,8 @@ class Experiment:
     """Must turn the failure off."""
     controls: tuple[Variation, ...]
     """In each of them the failure must be there: otherwise the treatment may have been luck."""
+    also: tuple[Variation, ...] = ()
+    """Must turn it off as well, as far as the laboratory can do it: otherwise something else is to blame, too."""
     requires: Requirement | None = None
     """What treatment and controls must show besides."""
     judge: Judge | None = None
@@ -50,6 +52,9 @@ class Experiment:
 
 def without_rows(goal: Goal, rows: Sequence[int], batch_rows: int, *, seed: int = 0) -> tuple[Experiment, ...]:
     """The batch without the suspected rows; the control leaves out as many others, drawn at random.
+
+    On weights that have been thrown far off every batch spikes, and some of its samples make most of the spike: then
+    a batch that has passed before spikes as well.
 
     Args:
         goal: The failure.
@@ -68,7 +73,9 @@ def without_rows(goal: Goal, rows: Sequence[int], batch_rows: int, *, seed: int 
     controls = [goal.base]
     if len(drawn) < batch_rows:
         controls.append(replace(goal.base, without_rows=drawn))
-    return (Experiment(treatment=replace(goal.base, without_rows=tuple(sorted(suspects))), controls=tuple(controls)),)
+    treatment = replace(goal.base, without_rows=tuple(sorted(suspects)))
+    also = (replace(goal.base, other_batch=True),) if goal.kind is Kind.SPIKE else ()
+    return (Experiment(treatment=treatment, controls=tuple(controls), also=also),)
 
 
 def another_batch(goal: Goal) -> Experiment:

@@ -31,6 +31,7 @@ RULES: tuple[Rule, ...] = (
     labels.wrong_labels,
     labels.shifted_labels,
     changes.changed_loss,
+    changes.thrown_weights,
     changes.changed_data,
     data.unscaled_data,
     data.unscaled_targets,

@@ -1,15 +1,19 @@
-"""Suspicions that nothing is broken, but something was changed: the data of whole batches, or what is asked of them."""
+"""Suspicions that something was changed from one step to the next: the data, what is asked of them, or the weights."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from nan_callbacks.core.sentences import number
+from nan_callbacks.core.statistics import median
 from nan_callbacks.diagnosis.evidence import BatchPart, Evidence, Role
 from nan_callbacks.diagnosis.experiments import Experiment, inflated
 from nan_callbacks.diagnosis.goal import Goal, Kind, Measured
 from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis, batch_rows, is_early
-from nan_callbacks.diagnosis.lab import Start
+from nan_callbacks.diagnosis.lab import Start, Variation
+
+PEAK = 5.0
+"""Largest learning rate over the usual one from which it may have thrown the weights: as for one that has risen."""
 
 MOVED = 0.5
 """Share of a batch's rows outside of all that came before from which the batch as a whole has moved: the majority."""
@@ -39,8 +43,7 @@ def changed_loss(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         good = measured.trial.variation.start is Start.WEIGHTS
         return None if failed is None else failed is not good
 
-    now = replace(goal.base, other_batch=True)
-    before = replace(now, start=Start.WEIGHTS)
+    now, before = _with_another_batch(goal)
     because = (
         "a batch that has passed before spikes as well now, with the present weights and with the last good ones: "
         "neither this batch nor the weights are to blame, but what the loss is made of",
@@ -52,6 +55,35 @@ def changed_loss(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         experiments=(Experiment(treatment=before, controls=(goal.base, now), judge=ordinary),),
         needs_proof=True,
     )
+
+
+def thrown_weights(evidence: Evidence, goal: Goal) -> Hypothesis | None:
+    """OPT609 or, if the rate has peaked, OPT601: a batch that had passed spikes now, but not with the last good weights."""
+    if goal.kind is not Kind.SPIKE or goal.base.start is not Start.PRESENT or is_early(evidence) or inflated(evidence):
+        return None
+    now, before = _with_another_batch(goal)
+    because = [
+        "a batch that has passed before spikes as well now, and does not with the last good weights: not this batch is "
+        "to blame, but what has happened to the weights since"
+    ]
+    rates = evidence.history.learning_rates
+    peak, usual = max(rates, default=0.0), median(rates) if rates else 0.0
+    peaked = peak > PEAK * usual > 0.0
+    if peaked:
+        because.append(f"the learning rate has been {number(peak)}, {number(usual)} is usual")
+    return Hypothesis(
+        code="OPT601" if peaked else "OPT609",
+        score=0.765,
+        because=tuple(because),
+        experiments=(Experiment(treatment=before, controls=(goal.base, now)),),
+        needs_proof=True,
+    )
+
+
+def _with_another_batch(goal: Goal) -> tuple[Variation, Variation]:
+    """A batch that has passed, with the present weights and with the last good ones."""
+    now = replace(goal.base, other_batch=True)
+    return now, replace(now, start=Start.WEIGHTS)
 
 
 def _how(part: BatchPart) -> str:

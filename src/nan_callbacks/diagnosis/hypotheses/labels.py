@@ -111,7 +111,7 @@ def wrong_labels(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     because = (f"{describe_rows(rows)} alone make the spike", "their inputs are as large as those of other samples")
     accused = replace(goal.base, only_rows=rows)
     experiments = tuple(
-        Experiment(treatment=each.treatment, controls=(*each.controls, accused), requires=_contradicted(evidence))
+        replace(each, controls=(*each.controls, accused), requires=_contradicted(evidence))
         for each in without_rows(goal, rows, total)
     )
     return Hypothesis(code="DATA504", score=0.85, because=because, experiments=experiments)
