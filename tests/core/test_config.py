@@ -88,7 +88,7 @@ def test_every_setting_has_wrong_values_in_the_table():
         (
             {"max_rollbacks": True},
             "`max_rollbacks` must be a whole number >= 0, received True. "
-            "3 is usual; 0 means: give up instead of the first rollback.",
+            "4 is usual; 0 means: give up instead of the first rollback.",
         ),
         (
             {"window_size": 32, "warmup_steps": 33},

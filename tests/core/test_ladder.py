@@ -57,15 +57,15 @@ def test_a_good_step_in_between_starts_the_count_again():
         run.healthy(3)
 
 
-def test_each_further_rollback_without_progress_squares_the_factor():
-    run = SimulatedRun()
+def test_each_further_rollback_without_progress_cuts_deeper_up_to_the_fourth_power():
+    run = SimulatedRun(max_rollbacks=4)
     run.healthy(160)
 
-    nan_gradients(run, 9)
+    nan_gradients(run, 12)
 
     rollbacks = [decision for decision in run.decisions if decision.action is ROLLBACK]
-    assert [decision.lr_cut for decision in rollbacks] == [0.5, 0.25, 0.0625]
-    assert [decision.lr_scale for decision in rollbacks] == [1 / 2, 1 / 8, 1 / 128]
+    assert [decision.lr_cut for decision in rollbacks] == [0.5, 0.25, 0.0625, 0.0625]
+    assert [decision.lr_scale for decision in rollbacks] == [1 / 2, 1 / 8, 1 / 128, 1 / 2048]
 
 
 def test_after_max_rollbacks_the_run_stops_at_its_last_known_good_state():

@@ -41,11 +41,11 @@ class GuardConfig:
     """Dropped steps in a row after which the state itself is suspected: rollback."""
     max_skip_fraction: float = 0.75
     """Share of the last 100 steps that may be dropped before the guard gives up."""
-    max_rollbacks: int = 3
+    max_rollbacks: int = 4
     """Rollbacks without progress in between before the guard gives up."""
     lr_factor: float = 0.5
-    """Factor on the learning rate at a rollback; squared at each further rollback without progress, so that three
-    rollbacks span a factor of 128."""
+    """Factor on the learning rate at a rollback; its powers 2, 4, 4 … at further ones without progress, so that
+    four rollbacks span a factor of 2048."""
     lr_recovery_steps: int | None = None
     """Clean steps over which a reduced learning rate returns to its schedule. None: it stays reduced."""
     snapshot_every_n_steps: int = 50
@@ -63,7 +63,7 @@ class GuardConfig:
         _whole(self, "window_size", 16, "A median needs a sample: 64 to 256 is usual.")
         _whole(self, "warmup_steps", 2, "10 to 100 is usual; longer means fewer false alarms early on.")
         _whole(self, "max_consecutive_skips", 1, "3 is usual; a large value means: never roll back.")
-        _whole(self, "max_rollbacks", 0, "3 is usual; 0 means: give up instead of the first rollback.")
+        _whole(self, "max_rollbacks", 0, "4 is usual; 0 means: give up instead of the first rollback.")
         _whole(self, "snapshot_every_n_steps", 1, "50 is usual; every step costs a copy of the state per step.")
         _whole(self, "probation_steps", 1, "As many steps as a bad update needs to show: 50 is usual.")
         _real(self, "z_threshold", 0.0, math.inf, "8 is usual; larger is more tolerant.")

@@ -5,6 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 
+DEEPEST = 4
+"""Power of the factor beyond which one cut does not go: sixteenfold at once is more than what lies between a rate that
+diverges and one that trains (benchmarks/recovery.py)."""
+
+
 class LearningRateScale:
     """A factor on whatever the optimizer, its schedulers and the user say; cut at rollbacks, recovered gradually.
 
@@ -20,7 +25,7 @@ class LearningRateScale:
         self._before_cut: float | None = None
 
     def cut(self, repeats: int) -> float:
-        """Cut once more; the ``repeats``-th cut without progress squares the factor that often.
+        """Cut once more: by the factor, its square, and its fourth power at every further cut without progress.
 
         Args:
             repeats: Cuts since the last progress, 0 for the first one.
@@ -28,7 +33,7 @@ class LearningRateScale:
         Returns:
             The factor of this cut.
         """
-        factor: float = self.factor ** (2**repeats)
+        factor: float = self.factor ** min(2**repeats, DEEPEST)
         if self._before_cut is None:
             self._before_cut = self.scale
         self.scale *= factor

@@ -1,9 +1,10 @@
-"""Notices a run that has learnt nothing since its first step: a loss that stands where it began."""
+"""Notices a run that has learnt nothing since its first step: a loss that stands where it began, or next to it."""
 
 from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from statistics import fmean, variance
 
 from nan_callbacks.core.finding import Action, Finding, Severity
@@ -28,6 +29,10 @@ RISING = 1.02
 NO_PROGRESS = 0.95
 """Last losses over first ones from which nothing has been learnt."""
 
+COME_DOWN = 0.8
+"""Last losses over first ones from which nothing has been learnt if the loss has not moved for long: fresh weights, or
+the first steps of a rate that is too high, may cost more than a guess does."""
+
 RISEN = 1.03
 """Last losses over first ones from which the loss has not stood still but become another one, as by a term whose weight
 rises, or a queue of negatives that fills; what blows up is found by the detectors."""
@@ -41,7 +46,7 @@ class StallWatch:
 
     def __init__(self) -> None:
         self._first: list[float] = []
-        self._last: deque[float] = deque(maxlen=WINDOW)
+        self._last: deque[float] = deque(maxlen=2 * WINDOW)
         self._rates: deque[float] = deque(maxlen=WINDOW)
         self._counted = 0
         self._began = False
@@ -82,10 +87,9 @@ class StallWatch:
     def _stands_still(self) -> bool:
         if self._counted < 2 * WINDOW:
             return False
-        began, ends = fmean(self._first), fmean(self._last)
-        error = math.sqrt((variance(self._first) + variance(self._last)) / WINDOW)
-        stands = began > 0.0 and NO_PROGRESS * began < ends < RISEN * began
-        return stands and began - ends <= CLEAR_FALL * error
+        before, now = list(self._last)[:WINDOW], list(self._last)[WINDOW:]
+        at_once = _is_level(self._first, now, NO_PROGRESS)
+        return at_once or (_is_level(before, now, NO_PROGRESS) and fmean(now) > COME_DOWN * fmean(self._first) > 0.0)
 
     def _finding(self, seen: StepObservation) -> Finding:
         return Finding.of(
@@ -95,6 +99,13 @@ class StallWatch:
             severity=Severity.WARNING,
             action=Action.OBSERVE,
             quantity="loss",
-            value=fmean(self._last),
+            value=fmean(list(self._last)[WINDOW:]),
             detail=f"over the first {WINDOW} steps it was {fmean(self._first):.4g} on average",
         )
+
+
+def _is_level(first: Sequence[float], last: Sequence[float], least: float) -> bool:
+    """Whether losses have neither fallen, by more than chance and at least by a share, nor risen."""
+    began, ends = fmean(first), fmean(last)
+    error = math.sqrt((variance(first) + variance(last)) / WINDOW)
+    return least * began < ends < RISEN * began and began - ends <= CLEAR_FALL * error

@@ -54,7 +54,7 @@ class NaNGuard(GuardShell, *CALLBACK_BASES):  # type: ignore[misc]
         max_consecutive_skips: Dropped steps in a row after which the state is suspected: rollback.
         max_skip_fraction: Share of the last 100 steps that may be dropped before the guard gives up.
         max_rollbacks: Rollbacks without progress in between before the guard gives up.
-        lr_factor: Factor on the learning rate at a rollback; squared at each further one without progress.
+        lr_factor: Factor on the learning rate at a rollback; its powers 2, 4, 4 … at further ones without progress.
         lr_recovery_steps: Clean steps over which the learning rate returns to its schedule; None: it stays reduced.
         snapshot_every_n_steps: Steps between in-memory snapshots.
         probation_steps: Clean steps that a snapshot must survive to count as known good.
@@ -99,7 +99,7 @@ class NaNGuard(GuardShell, *CALLBACK_BASES):  # type: ignore[misc]
         min_ratio: float = 10.0,
         max_consecutive_skips: int = 3,
         max_skip_fraction: float = 0.75,
-        max_rollbacks: int = 3,
+        max_rollbacks: int = 4,
         lr_factor: float = 0.5,
         lr_recovery_steps: int | None = None,
         snapshot_every_n_steps: int = 50,

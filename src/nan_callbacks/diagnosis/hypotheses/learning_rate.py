@@ -145,7 +145,8 @@ def _is_learnt(before: Sequence[float], after: Sequence[float], *, unasked: bool
 
 def _lower(evidence: Evidence, goal: Goal, early: bool) -> tuple[Experiment, ...]:
     if goal.kind is Kind.STALL:
-        return (trained(fresh_run(), ends_lower, lr_factor=LOWER_RATE),)
+        lower = trained(fresh_run(), ends_lower, lr_factor=LOWER_RATE)
+        return (replace(lower, judge=_unless_by_heart(evidence, goal.failed)),) if is_unasked(evidence) else (lower,)
     if goal.kind is Kind.DIVERGENCE:
         return tuple(trained(goal.base, ends_lower, lr_factor=factor) for factor in (LOWER_RATE, MUCH_LOWER_RATE))
     if early:
