@@ -243,12 +243,13 @@ class PlainPolicy(LightningModule):
         return -(taken * advantage).mean()
 
     def configure_optimizers(self) -> Any:
-        return torch.optim.Adam(self.parameters(), lr=3e-3)
+        return torch.optim.Adam(self.parameters(), lr=6e-3)
 
 
 @enter(
     finite(Happens.SPIKE, "LOSS404"),
-    "https://github.com/higgsfield/RL-Adventure-2/issues/1",
+    "https://github.com/maxpumperla/deep_learning_and_the_game_of_go/issues/90",
+    "https://github.com/Rochester-NRT/RocAlphaGo/issues/166",
 )
 def gain_times_a_raw_score() -> LightningRun:
     """A policy gradient of scores in place of log-probabilities: the loss falls below zero without an end."""
