@@ -40,6 +40,8 @@ class ThriftyMish(torch.autograd.Function):
 
 
 class Mish(nn.Module):
+    """The activation as a layer."""
+
     def forward(self, x: Tensor) -> Tensor:
         return ThriftyMish.apply(x)
 
@@ -261,38 +263,6 @@ def soils_beyond_every_bump() -> LightningRun:
     return LightningRun(Bumps(), loader(raw.astype("float32"), y), {"max_epochs": 3})
 
 
-# -- landmarks -------------------------------------------------------------------------------------------------------
-
-
-class Landmarks(LightningModule):
-    """Where the ink of a digit is heaviest, from -1 to 1 in both directions."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = nn.Sequential(nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, 2))
-
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        return F.mse_loss(self.net(batch[0]), batch[1])
-
-    def configure_optimizers(self) -> Any:
-        return torch.optim.Adam(self.parameters(), lr=2e-3)
-
-
-@enter(
-    finite(Happens.SPIKE, "DATA504", rows=(14,)),
-    "https://github.com/yuanwei1989/landmark-detection/issues/2",
-    "https://github.com/facebookresearch/supervision-by-registration/issues/27",
-)
-def landmark_that_was_left_in_pixels() -> LightningRun:
-    """Landmarks were brought to the range from -1 to 1, all but one, which is still in pixels of the scan."""
-    images, _ = digits(1280)
-    grid = np.linspace(-1, 1, 8)
-    ink = images.reshape(-1, 8, 8)
-    places = np.stack(((ink.sum(1) * grid).sum(1), (ink.sum(2) * grid).sum(1)), 1) / ink.sum((1, 2))[:, None]
-    places[33 * 32 + 14] = (212.0, 148.0)
-    return LightningRun(Landmarks(), loader(images, places.astype("float32")), {"max_epochs": 1})
-
-
 # -- sparse codes ----------------------------------------------------------------------------------------------------
 
 
@@ -367,41 +337,3 @@ def column_that_is_zero_for_two_batches() -> LightningRun:
     x, y = regression(1280, seed=7707)
     x[:64, 3] = 0
     return LightningRun(OwnOptimizer(nn.Tanh()), loader(x, y), {"max_epochs": 1})
-
-
-# -- money -----------------------------------------------------------------------------------------------------------
-
-
-class Revenue(LightningModule):
-    """Is the revenue of a shop above the median? Cents sold in six departments, in billions."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 1))
-
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        cents, above = batch
-        return F.binary_cross_entropy_with_logits(self.net(cents.float() / 1e9), above)
-
-    def configure_optimizers(self) -> Any:
-        return torch.optim.Adam(self.parameters(), lr=5e-3)
-
-
-def revenues(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    pieces, price = rng.integers(1_000, 8_000, (1280, 6)), rng.integers(200_000, 900_000, (1280, 6))
-    cents = pieces * price
-    total = cents.sum(1)
-    return cents, (total > np.median(total)).astype("float32")[:, None]
-
-
-@enter(
-    finite(Happens.STALL, "DATA507"),
-    "https://github.com/pandas-dev/pandas/issues/25562",
-    "https://github.com/pymc-devs/pymc/issues/4279",
-    "https://github.com/facebookresearch/dlrm/issues/394",
-)
-def revenue_in_thirty_two_bits() -> LightningRun:
-    """Pieces times cents in int32: what is beyond two billions has wrapped around, half of it below zero."""
-    cents, above = revenues(7708)
-    return LightningRun(Revenue(), loader(cents.astype("int32"), above), {"max_epochs": 3})

@@ -1,4 +1,4 @@
-"""Models that generate: a flow, a critic with a penalty, a denoiser, twin towers, codes; what breaks in their losses."""
+"""Models that generate and compare: a flow, a critic with a penalty, a denoiser, twins; what breaks in their losses."""
 
 from __future__ import annotations
 
@@ -194,9 +194,7 @@ def noise_levels(rows: int, seed: int) -> np.ndarray:
 
 
 @enter(
-    non_finite(
-        ("NAN111", "DATA505", "DATA503"), "log", "clock = sigma.log() / 4", modules=("",), rows=(6,)
-    ),
+    non_finite(("NAN111", "DATA505", "DATA503"), "log", "clock = sigma.log() / 4", modules=("",), rows=(6,)),
     "https://github.com/mmathew23/improved_edm/issues/2",
 )
 def picture_without_noise_on_the_clock() -> LightningRun:
@@ -266,9 +264,7 @@ def thirty_two_black_thumbnails() -> LightningRun:
 
 
 @enter(
-    non_finite(
-        "NAN113", "sqrt", "deviation = centred.square().mean(0).sqrt()", modules=("",), phase="backward"
-    ),
+    non_finite("NAN113", "sqrt", "deviation = centred.square().mean(0).sqrt()", modules=("",), phase="backward"),
     "https://github.com/facebookresearch/vicreg/issues/27",
 )
 def spread_of_a_batch_of_copies() -> LightningRun:

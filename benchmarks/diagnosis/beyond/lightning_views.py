@@ -166,7 +166,6 @@ def depths(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     ),
     "https://github.com/zhengqili/MegaDepth/issues/38",
     "https://github.com/dontLoveBugs/DORN_pytorch/issues/23",
-    "https://github.com/ENSTA-U2IS-AI/LDU/issues/7",
 )
 def pixels_that_the_laser_did_not_reach() -> LightningRun:
     """A U-Net for depth with a loss in logarithms; in one scan the laser saw nothing in a corner, which is a zero."""
@@ -207,7 +206,6 @@ class HeatMap(LightningModule):
         modules=("",),
     ),
     "https://github.com/xingyizhou/CenterNet/issues/241",
-    "https://github.com/Stick-To/CenterNet-tensorflow/issues/20",
     "https://github.com/kuangliu/pytorch-retinanet/issues/14",
 )
 def crops_that_miss_every_object() -> LightningRun:
@@ -276,7 +274,7 @@ class FourBits(nn.Linear):
         super().__init__(inputs, outputs, bias=False)
         self.straight = straight
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor) -> Tensor:
         step = self.weight.detach().abs().max() / 7
         rounded = torch.round(self.weight / step) * step
         if self.straight:

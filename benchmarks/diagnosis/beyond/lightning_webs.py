@@ -122,7 +122,9 @@ def edge_to_a_node_that_was_filtered_out() -> LightningRun:
     made = graphs(60, 7602)
     nodes, edges, kinds = made[33]
     made[33] = (nodes[:18], edges, kinds[:18])
-    return LightningRun(NodeKinds([MeanMessages(6, 16), MeanMessages(16, 16)], nn.ReLU()), over(made), {"max_epochs": 1})
+    return LightningRun(
+        NodeKinds([MeanMessages(6, 16), MeanMessages(16, 16)], nn.ReLU()), over(made), {"max_epochs": 1}
+    )
 
 
 @enter(
