@@ -166,30 +166,35 @@ def pop_of_a_microphone() -> KerasRun:
 
 
 class Contrast(layers.Layer):
-    """Adds the contrastive loss of a batch of pairs."""
+    """Adds the contrastive loss of a batch of pairs, with a learnt temperature."""
+
+    def build(self, one_shape: Any, other_shape: Any) -> None:
+        self.sharpness = self.add_weight(shape=(), initializer=keras.initializers.Constant(4.0), name="sharpness")
 
     def call(self, one: Any, other: Any) -> Any:
-        likeness = ops.exp(ops.matmul(one, ops.transpose(other)) / 0.1)
+        one, other = ops.normalize(one), ops.normalize(other)
+        likeness = ops.exp(ops.exp(self.sharpness) * ops.matmul(one, ops.transpose(other)))
         self.add_loss(-ops.mean(ops.log(ops.diagonal(likeness) / ops.sum(likeness, axis=1))))
         return one
 
 
 @enter(
-    non_finite("NAN110", "exp", "likeness = ops.exp(ops.matmul(one", modules=("contrast",), rows=None),
+    non_finite(
+        ("NAN110", "OPT601"), "exp", "likeness = ops.exp(ops.exp(self", modules=("contrast",), rows=None
+    ),
     "https://github.com/Lightning-Universe/lightning-bolts/issues/320",
     "https://github.com/Lightning-Universe/lightning-bolts/issues/811",
-    "https://github.com/sayakpaul/Supervised-Contrastive-Learning-in-TensorFlow-2/issues/2",
+    "https://github.com/KevinMusgrave/pytorch-metric-learning/issues/6",
 )
-def embeddings_of_any_length() -> KerasRun:
-    """The embeddings of a contrastive model were not normalised: they grow, and the exponential overflows."""
+def sharpness_without_a_ceiling() -> KerasRun:
+    """The learnt temperature of a contrastive model of pairs is not clipped: likenesses become exponentials of 100."""
     images, _ = digits(1280)
     rng = np.random.default_rng(7205)
     views = {name: (images + 0.05 * rng.normal(size=images.shape)).astype("float32") for name in ("one", "other")}
-    small = keras.initializers.RandomNormal(stddev=0.05)
-    encoder = keras.Sequential([layers.Dense(48, activation="relu"), layers.Dense(16, kernel_initializer=small)])
     inputs = keras.Input((64,), name="one"), keras.Input((64,), name="other")
+    encoder = keras.Sequential([layers.Dense(48, activation="relu"), layers.Dense(24)])
     model = keras.Model(inputs, Contrast(name="contrast")(encoder(inputs[0]), encoder(inputs[1])))
-    model.compile(optimizer=keras.optimizers.Adam(3e-3))
+    model.compile(optimizer=keras.optimizers.Adam(0.03))
     return KerasRun(model, views, None, {**FIT, "epochs": 2})
 
 

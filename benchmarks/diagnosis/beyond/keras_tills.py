@@ -186,11 +186,11 @@ def reader_and_book_in_the_wrong_columns() -> KerasRun:
 def accumulated_and_averaged() -> KerasRun:
     """Gradients of four batches are accumulated, weights averaged and clipped; pinball losses of three quantiles."""
     x, y = regression(1280, seed=7307)
-    levels = np.array([0.1, 0.5, 0.9], "float32")
+    levels = ops.convert_to_tensor([0.1, 0.5, 0.9])
 
     def pinball(y_true: Any, y_pred: Any) -> Any:
         over = y_true - y_pred
-        return ops.mean(ops.maximum(levels * over, (levels - 1) * over), axis=-1)
+        return ops.mean(ops.maximum(over * levels, over * (levels - 1)), axis=-1)
 
     model = keras.Sequential([keras.Input((10,)), layers.Dense(32, activation="relu"), layers.Dense(3)])
     optimizer = keras.optimizers.AdamW(
