@@ -1,4 +1,4 @@
-"""Pictures and sounds in Keras: capsules, boxes, waveforms, two views of one thing, and tasks of a few examples."""
+"""Pictures and sounds in Keras: capsules, boxes, waveforms, and tasks of a few examples."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ class Squash(layers.Layer):
     "https://github.com/ageron/handson-ml/issues/173",
     "https://github.com/XifengGuo/CapsNet-Keras/pull/83",
     "https://github.com/jindongwang/Pytorch-CapsuleNet/issues/13",
+    backends=("jax", "torch"),
 )
 def page_that_was_not_written_on() -> KerasRun:
     """A capsule of an empty page is the zero vector, at which the root in the squashing function has no slope."""
@@ -60,8 +61,9 @@ class CompleteIoU(keras.losses.Loss):
     def call(self, y_true: Any, y_pred: Any) -> Any:
         centre, size = y_true[:, :2], y_true[:, 2:]
         found, extent = y_pred[:, :2], y_pred[:, 2:]
-        left, right = ops.maximum(centre - size / 2, found - extent / 2), ops.minimum(
-            centre + size / 2, found + extent / 2
+        left, right = (
+            ops.maximum(centre - size / 2, found - extent / 2),
+            ops.minimum(centre + size / 2, found + extent / 2),
         )
         common = ops.prod(ops.relu(right - left), axis=-1)
         union = ops.prod(size, axis=-1) + ops.prod(extent, axis=-1) - common
@@ -138,7 +140,7 @@ def task_without_an_example_of_one_class() -> KerasRun:
 
 def discretised_logistic(y_true: Any, y_pred: Any) -> Any:
     """Minus the logarithm of the probability of each level of a waveform."""
-    middle, scale = y_pred[..., :1], ops.exp(y_pred[..., 1:])
+    middle, scale = y_pred[..., :1], 0.05 + ops.exp(y_pred[..., 1:])
     upper = ops.sigmoid((y_true + 0.01 - middle) / scale)
     lower = ops.sigmoid((y_true - 0.01 - middle) / scale)
     return ops.mean(-ops.log(upper - lower), axis=(1, 2))
@@ -160,42 +162,6 @@ def pop_of_a_microphone() -> KerasRun:
     model = keras.Model(inputs, layers.Conv1D(2, 1)(hidden))
     model.compile(optimizer=keras.optimizers.Adam(0.01), loss=discretised_logistic)
     return KerasRun(model, sound[:, :-1], sound[:, 1:], FIT)
-
-
-# -- NAN110 ----------------------------------------------------------------------------------------------------------
-
-
-class Contrast(layers.Layer):
-    """Adds the contrastive loss of a batch of pairs, with a learnt temperature."""
-
-    def build(self, one_shape: Any, other_shape: Any) -> None:
-        self.sharpness = self.add_weight(shape=(), initializer=keras.initializers.Constant(4.0), name="sharpness")
-
-    def call(self, one: Any, other: Any) -> Any:
-        one, other = ops.normalize(one), ops.normalize(other)
-        likeness = ops.exp(ops.exp(self.sharpness) * ops.matmul(one, ops.transpose(other)))
-        self.add_loss(-ops.mean(ops.log(ops.diagonal(likeness) / ops.sum(likeness, axis=1))))
-        return one
-
-
-@enter(
-    non_finite(
-        ("NAN110", "OPT601"), "exp", "likeness = ops.exp(ops.exp(self", modules=("contrast",), rows=None
-    ),
-    "https://github.com/Lightning-Universe/lightning-bolts/issues/320",
-    "https://github.com/Lightning-Universe/lightning-bolts/issues/811",
-    "https://github.com/KevinMusgrave/pytorch-metric-learning/issues/6",
-)
-def sharpness_without_a_ceiling() -> KerasRun:
-    """The learnt temperature of a contrastive model of pairs is not clipped: likenesses become exponentials of 100."""
-    images, _ = digits(1280)
-    rng = np.random.default_rng(7205)
-    views = {name: (images + 0.05 * rng.normal(size=images.shape)).astype("float32") for name in ("one", "other")}
-    inputs = keras.Input((64,), name="one"), keras.Input((64,), name="other")
-    encoder = keras.Sequential([layers.Dense(48, activation="relu"), layers.Dense(24)])
-    model = keras.Model(inputs, Contrast(name="contrast")(encoder(inputs[0]), encoder(inputs[1])))
-    model.compile(optimizer=keras.optimizers.Adam(0.03))
-    return KerasRun(model, views, None, {**FIT, "epochs": 2})
 
 
 # -- Healthy ---------------------------------------------------------------------------------------------------------

@@ -28,7 +28,9 @@ def console_that_was_never_switched_off() -> KerasRun:
     rng = np.random.default_rng(7401)
     player, game = rng.integers(0, 60, (1280, 1)), rng.integers(0, 40, (1280, 1))
     habits = rng.normal(size=(1280, 5)).astype("float32")
-    fun = 0.8 * habits[:, :1] - 0.5 * habits[:, 1:2] + rng.normal(size=60)[player] * 0.5 + rng.normal(size=40)[game] * 0.3
+    fun = (
+        0.8 * habits[:, :1] - 0.5 * habits[:, 1:2] + rng.normal(size=60)[player] * 0.5 + rng.normal(size=40)[game] * 0.3
+    )
     habits[36 * 32 + 12, 1] = 300
     inputs = (
         keras.Input((1,), name="player", dtype="int32"),
@@ -83,7 +85,7 @@ def two_splits_with_two_seeds() -> KerasRun:
     inputs = keras.Input((30, 1), name="beats"), keras.Input((4,), name="patient")
     found = layers.GlobalMaxPooling1D()(layers.Conv1D(12, 5, activation="relu")(inputs[0]))
     hidden = layers.Dense(16, activation="relu")(layers.Concatenate()([found, inputs[1]]))
-    model = keras.Model(inputs, layers.Dense(1, activation="sigmoid")(hidden))
+    model = keras.Model(inputs, layers.Dense(1, activation="sigmoid", kernel_initializer="zeros")(hidden))
     model.compile(optimizer=keras.optimizers.Adam(3e-3), loss="binary_crossentropy")
     told = {"beats": beats[first].astype("float32"), "patient": patient[first].astype("float32")}
     return KerasRun(model, told, ill[second].astype("float32")[:, None], FIT)
@@ -166,7 +168,7 @@ def attacks_at_the_end_of_the_log() -> KerasRun:
     seen = layers.GlobalAveragePooling1D()(layers.Embedding(50, 8)(inputs[0]))
     hidden = layers.Dense(24, activation="relu")(layers.Concatenate()([seen, inputs[1]]))
     model = keras.Model(inputs, layers.Dense(1, activation="sigmoid")(hidden))
-    model.compile(optimizer=keras.optimizers.Adam(5e-3), loss="binary_crossentropy")
+    model.compile(optimizer=keras.optimizers.Adam(0.01), loss="binary_crossentropy")
     told = {"ports": ports.astype("int32"), "sizes": sizes.astype("float32")}
     return KerasRun(model, told, attack, FIT)
 

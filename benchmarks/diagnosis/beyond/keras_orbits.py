@@ -141,9 +141,7 @@ def next_event(y_true: Any, y_pred: Any) -> Any:
 
 
 @enter(
-    non_finite(
-        ("NAN110", "DATA503", "DATA504"), "exp", "passed = (ops.exp(base + pace", modules=("",), rows=(6,)
-    ),
+    non_finite(("NAN110", "DATA503", "DATA504"), "exp", "passed = (ops.exp(base + pace", modules=("",), rows=(6,)),
     "https://github.com/ant-research/EasyTemporalPointProcess/issues/9",
     "https://github.com/ragulpr/wtte-rnn/issues/33",
     "https://github.com/shchur/ifl-tpp/issues/5",

@@ -84,7 +84,8 @@ class Flow(layers.Layer):
     def __init__(self, steps: int, width: float, **more: Any) -> None:
         super().__init__(**more)
         self.steps, self.width = steps, width
-        self.inner, self.outer = layers.Dense(24, activation="relu"), layers.Dense(8)
+        self.inner = layers.Dense(24, activation="relu")
+        self.outer = layers.Dense(8, kernel_initializer=keras.initializers.RandomNormal(stddev=0.05, seed=6))
 
     def build(self, shape: Any) -> None:
         self.inner.build(shape)
@@ -108,7 +109,7 @@ def thirty_steps_of_euler() -> KerasRun:
     inputs = keras.Input((10,))
     state = Flow(30, 0.12)(layers.Dense(8)(inputs))
     model = keras.Model(inputs, layers.Dense(1)(state))
-    model.compile(optimizer=keras.optimizers.SGD(0.003, momentum=0.9), loss="mse")
+    model.compile(optimizer=keras.optimizers.SGD(0.01, momentum=0.9), loss="mse")
     return KerasRun(model, x, y, FIT)
 
 
