@@ -74,7 +74,7 @@ def rent_that_was_given_in_cents() -> KerasRun:
     "https://github.com/microsoft/CNTK/issues/3792",
 )
 def two_splits_with_two_seeds() -> KerasRun:
-    """Recordings and diagnoses were shuffled one after the other, with another seed each: they do not belong together."""
+    """Recordings and diagnoses were shuffled with another seed each: they do not belong together any more."""
     rng = np.random.default_rng(7403)
     ill = rng.integers(0, 2, 1280)
     beats, _ = waves(1280, length=30, seed=7403)

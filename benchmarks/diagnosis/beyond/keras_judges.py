@@ -173,7 +173,7 @@ def binary_cross_entropy(y_true: Any, y_pred: Any) -> Any:
     "https://github.com/keras-team/keras/issues/198",
 )
 def score_that_leaves_zero_and_one() -> KerasRun:
-    """Two towers are compared; their score begins at one half, has no sigmoid, and walks out of the range from 0 to 1."""
+    """Two towers are compared; their score begins at one half, has no sigmoid, and walks out of its range."""
     x, y = two_blobs(1280, gap=1.0, seed=7704)
     inputs = keras.Input((4,), name="left"), keras.Input((4,), name="right")
     tower = layers.Dense(16, activation="tanh")

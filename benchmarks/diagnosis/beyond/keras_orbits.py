@@ -1,4 +1,4 @@
-"""Physics, hydrology and events in Keras: open orbits, dry rivers, long silences, signals straight ahead, lone atoms."""
+"""Physics, hydrology and events in Keras: open orbits, dry rivers, long silences, lone atoms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How Keras models begin and end: initialisers, constraints, gates, tables that nobody trains, and a softmax too many."""
+"""How Keras models begin and end: initialisers, constraints, gates, untrained weights, a softmax too many."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Excite(layers.Layer):
 @enter(
     finite(Happens.STALL, "GRAD202"),
     "https://github.com/keras-team/keras/issues/2741",
-    "https://github.com/keras-team/keras/issues/3576",
+    "https://github.com/ryanaleksander/kernel-convolution/issues/2",
 )
 def fourteen_gates_without_a_way_around() -> KerasRun:
     """Fourteen gated convolutions in a row: each gate halves what comes through, forwards and backwards."""
@@ -71,7 +71,7 @@ class SameForAll(keras.initializers.Initializer):
     "https://github.com/junxnone/tio/issues/959",
 )
 def initialiser_that_does_not_draw() -> KerasRun:
-    """An initialiser of one's own gives every unit the same weights; a question of two signs needs two different ones."""
+    """An initialiser of one's own gives every unit the same weights; a question of two signs needs two."""
     rng = np.random.default_rng(7601)
     x = rng.uniform(-1, 1, (1280, 4)).astype("float32")
     same = (x[:, 0] * x[:, 1] > 0).astype("float32")[:, None]
@@ -178,7 +178,7 @@ def next_note_through_two_softmaxes() -> KerasRun:
     return KerasRun(model, notes[:, :-1], notes[:, 1:], FIT)
 
 
-# -- ACT304, ACT302, DATA502 --------------------------------------------------------------------------------------------------
+# -- ACT304, ACT302, DATA502 ------------------------------------------------------------------------------------------
 
 
 class ScaledByFan(keras.initializers.Initializer):

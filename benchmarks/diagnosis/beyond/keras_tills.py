@@ -1,4 +1,4 @@
-"""Money, steps and votes in Keras: totals in half precision, shares, claims, identifiers, and an optimizer's epsilon."""
+"""Money, steps and votes in Keras: totals in half precision, shares, claims, identifiers, an optimizer's epsilon."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class RunningTotal(layers.Layer):
     "https://github.com/keras-team/keras/issues/11832",
 )
 def runner_among_the_walkers() -> KerasRun:
-    """Daily steps are added up in mixed_float16; who walks more than 65504 of them in a fortnight has infinitely many."""
+    """Daily steps are added up in mixed_float16; more than 65504 of them in a fortnight are infinitely many."""
     rng = np.random.default_rng(7301)
     habit = rng.uniform(1500, 3500, (1280, 1))
     steps = np.round(habit * rng.uniform(0.6, 1.4, (1280, 14)))
@@ -83,9 +83,9 @@ def squared_error_of_the_odds(y_true: Any, y_pred: Any) -> Any:
 
 @enter(
     non_finite(("NAN112", "DATA505"), "divide", "odds = y_true / (1 - y_true)", modules=("",), rows=(14,)),
-    "https://github.com/keras-team/keras/issues/2134",
-    "https://github.com/keras-team/keras/issues/198",
-    "https://github.com/keras-team/keras/issues/5733",
+    "https://github.com/tidymodels/recipes/issues/784",
+    "https://github.com/salzberg-lab/Balrog/issues/7",
+    "https://github.com/nlmixr2/rxode2/pull/796",
 )
 def village_that_votes_as_one() -> KerasRun:
     """The odds of a share of 1 are a division by zero: in one village everybody voted for the same party."""
@@ -116,7 +116,7 @@ class GammaDeviance(keras.losses.Loss):
     "https://github.com/keras-team/keras/issues/5733",
 )
 def claims_with_a_linear_mean() -> KerasRun:
-    """The gamma deviance of insurance claims needs a positive mean; the last layer has no exponential and goes below."""
+    """The gamma deviance of insurance claims needs a positive mean; the last layer is linear and goes below zero."""
     rng = np.random.default_rng(7304)
     risk = rng.normal(size=(1280, 6)).astype("float32")
     mean = np.exp(0.9 * risk[:, :1] + 0.5 * risk[:, 1:2])
