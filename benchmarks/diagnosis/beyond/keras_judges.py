@@ -53,9 +53,9 @@ class ForgerAndJudge(keras.Model):
     non_finite(
         ("NAN111", "DATA503"), "log", "doubt = ops.log(self.judge(things))", modules=("", "forger_and_judge"), rows=(7,)
     ),
-    "https://github.com/mkocabas/focal-loss-keras/issues/17",
-    "https://github.com/keras-team/keras/issues/198",
-    "https://github.com/keras-team/keras/issues/5733",
+    "https://github.com/AYLIEN/gan-intro/pull/10",
+    "https://github.com/POSTECH-CVLab/PyTorch-StudioGAN/issues/67",
+    "https://github.com/soumith/ganhacks/issues/36",
     backends=("torch",),
 )
 def corrupt_record_before_the_judge() -> KerasRun:
