@@ -7,6 +7,7 @@ from pytorch_lightning import Callback
 from nan_callbacks.torch.gate import drop_gradients
 from tests.lightning_adapter.runs import (
     OPTIMIZERS,
+    SCHEDULERS,
     TinyModule,
     differences,
     fit,
@@ -148,13 +149,18 @@ class ByHand(TinyModule):
         optimizer.step()
 
 
-@pytest.mark.parametrize("module", [lambda: TinyModule(Counting), ByHand], ids=["automatic", "by hand"])
-@pytest.mark.parametrize("at", [0, AT_FAULT])
-def test_an_optimizer_that_needs_every_gradient_and_counts_its_steps_forgets_as_well(module, at):
+def counting():
+    return TinyModule(Counting, SCHEDULERS["StepLR"])
+
+
+@pytest.mark.parametrize(("module", "options"), [(counting, {}), (counting, {"scale": 64.0}), (ByHand, {})])
+@pytest.mark.parametrize(("at", "fault"), [(0, "nan"), (AT_FAULT, "nan"), (AT_FAULT, "spike")])
+def test_an_optimizer_that_needs_every_gradient_and_counts_its_steps_forgets_as_well(module, options, at, fault):
     batches = healthy_batches()
-    plain = fit(module, without(batches, [at]))
-    guarded = fit(module, spoiled(batches, [at]), guard=strict_guard())
-    assert guarded.guard.summary["skipped_steps"] == 1
+    plain = fit(module, without(batches, [at]), **options)
+    guarded = fit(module, spoiled(batches, [at], fault), guard=strict_guard(), **options)
+    assert guarded.guard.summary["codes"]
+    assert "unless_withheld" not in repr(guarded.trainer.optimizers[0].step)  # given back
     assert differences(plain.state, guarded.state) == []
     one, other = plain.trainer.optimizers[0], guarded.trainer.optimizers[0]
     assert one.steps == other.steps == len(batches) - 1

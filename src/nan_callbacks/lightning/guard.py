@@ -358,7 +358,6 @@ class NaNGuard(GuardShell, *CALLBACK_BASES):  # type: ignore[misc]
             self._hooks.uninstall()
             self._hooks = None
         if self._session is not None:
-            self._session.steps_are_over()
             self._session.layers.end()
             self._session.learning_rate.uninstall()
             # Checkpoints are also written after this: by other callbacks' hooks at the end, and by the user.

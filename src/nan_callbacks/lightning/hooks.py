@@ -1,4 +1,4 @@
-"""The two places in a running trainer that no callback hook reaches, taken over for the time of a fit."""
+"""The places in a running trainer that no callback hook reaches, taken over for the time of a fit."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from nan_callbacks.torch.gate import has_gradients
+from nan_callbacks.torch.gate import WithheldSteps, has_gradients, is_of_torch
 
 
 class TrainerHooks:
-    """Puts the gate after all other hooks, and a check before every checkpoint.
+    """Puts the gate after all other hooks, into strange optimizers as well, and a check before every checkpoint.
 
     The gate must come last: after unscaling, after the user's own ``on_before_optimizer_step`` has seen the real
     gradients, and instead of clipping (which would fail on dropped ones). Lightning calls
@@ -34,14 +34,18 @@ class TrainerHooks:
         """Take over."""
         plugin = self._trainer.precision_plugin
         clip, save = plugin._clip_gradients, self._trainer.save_checkpoint
+        foreign, withheld = [each for each in self._trainer.optimizers if not is_of_torch(each)], WithheldSteps()
 
         def clip_unless_dropped(model: Any, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
             stepping = getattr(optimizer, "_optimizer", optimizer)
             had_gradients = has_gradients(stepping)
+            withheld.forget(stepping)
             admitted = self._gate(stepping)
             # The second condition matters if the guard failed, and stepped aside, after it had dropped the gradients.
             if admitted and has_gradients(stepping) == had_gradients:
                 return clip(model, optimizer, *args, **kwargs)
+            if stepping in foreign:
+                withheld.withhold(stepping)
             return None
 
         def save_checked(*args: Any, **kwargs: Any) -> Any:
@@ -50,6 +54,8 @@ class TrainerHooks:
 
         self._patch(plugin, "_clip_gradients", clip_unless_dropped)
         self._patch(self._trainer, "save_checkpoint", save_checked)
+        for optimizer in foreign:
+            self._patch(optimizer, "step", withheld.wrap(optimizer))
 
     def uninstall(self) -> None:
         """Give everything back as it was found."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -25,7 +24,7 @@ from nan_callbacks.lightning.named_gradients import NamedGradients
 from nan_callbacks.lightning.recent import MOST_BATCHES, RecentBatches, as_received
 from nan_callbacks.lightning.snapshots import Snapshots
 from nan_callbacks.lightning.window import Window
-from nan_callbacks.torch.gate import drop_gradients, drop_gradients_inside_step, is_of_torch, withhold_step
+from nan_callbacks.torch.gate import drop_gradients, drop_gradients_inside_step
 from nan_callbacks.torch.lab_bench import Fed
 from nan_callbacks.torch.lab_bench import Window as Batches
 from nan_callbacks.torch.layer_watch import LayerWatch
@@ -70,8 +69,6 @@ class GuardSession:
         self._global_step: int | None = None
         self._gradients = NamedGradients(module)
         self._attempts: list[Attempt] = []
-        self._withheld: list[Callable[[], None]] = []
-        """Undo what was withheld from optimizers for the length of a step, should it not have come to its end."""
         self._optimizers: list[Optimizer] = list(trainer.optimizers)
         self.layers = LayerWatch(module, self._optimizers)
         self._step_wise, self._single = any(isinstance(o, LBFGS) for o in self._optimizers), trainer.world_size == 1
@@ -129,7 +126,6 @@ class GuardSession:
 
     def batch_end(self) -> None:
         """A batch has been trained on: judge the steps it attempted and act."""
-        self.steps_are_over()
         if not self._attempts:
             return
         attempts, self._attempts = self._attempts, []
@@ -142,12 +138,6 @@ class GuardSession:
         self.window.close()
         for decision in decisions:
             self.act(decision)
-
-    def steps_are_over(self) -> None:
-        """No optimizer is within a step: none may go on without its parameters."""
-        for undo in self._withheld:
-            undo()
-        self._withheld.clear()
 
     def check_parameters(self) -> bool:
         """Look whether an update has left non-finite parameters, and roll back if so.
@@ -280,8 +270,6 @@ class GuardSession:
             drop_gradients_inside_step(optimizer)
         else:
             drop_gradients(optimizer)
-        if not is_of_torch(optimizer):
-            self._withheld.append(withhold_step(optimizer))
         self.learning_rate.suspend(self._schedulers_of(optimizer))
         if self.module.automatic_optimization:
             withhold_update(self.trainer)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
+from types import MethodType
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -38,66 +39,49 @@ def is_of_torch(optimizer: Optimizer) -> bool:
     return type(optimizer).__module__.split(".")[0] == "torch"
 
 
-def withhold_step(optimizer: Optimizer) -> Callable[[], None]:
-    """Make the coming ``step()`` of any other optimizer change nothing, whatever it thinks of a missing gradient.
+class StepWithheld(BaseException):
+    """Leaves the step of an optimizer from within its closure; no error, and none of what catches errors' business."""
 
-    It may fail for want of a gradient, or count the step all the same (schedule-free optimizers weight their averages
-    by such a count). So it is shown no parameters this once, and its counters are put back.
 
-    Args:
-        optimizer: The optimizer about to step, or within its step.
+class WithheldSteps:
+    """Lets the ``step()`` of other optimizers than torch's own be left before it has done anything.
 
-    Returns:
-        Undoes it, once; to be called if the step never comes to its end. The end of the step does it as well.
+    One of them may fail for want of a gradient, another counts the step all the same (schedule-free optimizers weight
+    their averages by such a count). So they are not to go on at all.
     """
-    groups = [(group, group["params"], _numbers(group)) for group in optimizer.param_groups]
-    own, shared = _numbers(vars(optimizer)), {k: v for k, v in optimizer.state.items() if not isinstance(k, Tensor)}
-    shared_numbers = {key: _numbers(value) for key, value in shared.items() if isinstance(value, dict)}
-    for group in optimizer.param_groups:
-        group["params"] = []
-    handles: list[Any] = []
-    done = False
 
-    def undo(*_: Any) -> None:
-        nonlocal done
-        if done:
-            return
-        done = True
-        for handle in handles:
-            handle.remove()
-        for group, parameters, numbers in groups:
-            group["params"] = parameters
-            _put_back(group, numbers)
-        vars(optimizer).update(own)
-        for key in [key for key in optimizer.state if not isinstance(key, Tensor) and key not in shared]:
-            del optimizer.state[key]
-        optimizer.state.update(shared)
-        for key, numbers in shared_numbers.items():
-            _put_back(shared[key], numbers)
+    def __init__(self) -> None:
+        self._inside: set[int] = set()
+        self._withheld: set[int] = set()
 
-    if hasattr(optimizer, "_optimizer_step_post_hooks"):  # not if it was made without `Optimizer.__init__`
-        handles.append(optimizer.register_step_post_hook(undo))
-    return undo
+    def wrap(self, optimizer: Optimizer) -> Callable[..., Any]:
+        """What takes the place of ``optimizer.step``."""
+        step, key = optimizer.step, id(optimizer)
 
+        @wraps(step)
+        def step_unless_withheld(_: Optimizer, *args: Any, **kwargs: Any) -> Any:
+            if key in self._withheld:
+                self._withheld.discard(key)
+                return None
+            self._inside.add(key)
+            try:
+                return step(*args, **kwargs)
+            except StepWithheld:
+                return None
+            finally:
+                self._inside.discard(key)
 
-def _numbers(values: dict[Any, Any]) -> dict[Any, Any]:
-    """The counters among some values; what torch's schedulers note about a step being called is none."""
-    return {
-        key: value.clone() if isinstance(value, Tensor) else value
-        for key, value in values.items()
-        if key != "_opt_called" and (isinstance(value, int | float) or (isinstance(value, Tensor) and value.dim() == 0))
-    }
+        return MethodType(step_unless_withheld, optimizer)  # a method, as torch's schedulers expect
 
+    def forget(self, optimizer: Optimizer) -> None:
+        """Another step is coming; a gradient scaler may have left the last one out by itself."""
+        self._withheld.discard(id(optimizer))
 
-@torch.no_grad()
-def _put_back(values: dict[Any, Any], numbers: dict[Any, Any]) -> None:
-    for key in [key for key in _numbers(values) if key not in numbers]:
-        del values[key]
-    for key, number in numbers.items():
-        if isinstance(number, Tensor) and isinstance(values.get(key), Tensor):
-            values[key].copy_(number)
-        else:
-            values[key] = number
+    def withhold(self, optimizer: Optimizer) -> None:
+        """Leave the step that a wrapped optimizer is in, at its closure; or let its coming step be none."""
+        if id(optimizer) in self._inside:
+            raise StepWithheld
+        self._withheld.add(id(optimizer))
 
 
 def drop_gradients_inside_step(optimizer: Optimizer) -> None:
