@@ -14,6 +14,7 @@ from torch.optim import SGD, lr_scheduler
 from torch.optim.swa_utils import SWALR
 
 from nan_callbacks.lightning.learning_rate import LearningRateControl
+from tests.lightning_adapter.runs import TinyModule, fit, healthy_batches, is_finite, spoiled, strict_guard
 from tests.lightning_adapter.set_ups import (
     CutAt,
     RecordRates,
@@ -279,3 +280,31 @@ def test_the_weights_move_half_as_far_after_a_cut():
         return steps.states[CUT_AFTER + 2] - steps.states[CUT_AFTER + 1]
 
     assert torch.allclose(first_move(cut=True), 0.5 * first_move(cut=False), rtol=1e-4, atol=1e-7)
+
+
+class OwnRate(torch.optim.SGD):
+    """Finds its rate by itself, as Adafactor does, and says so in its groups."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        loss = closure() if closure is not None else None
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    weight.sub_(1e-3 * weight.grad.sign())
+        return loss
+
+
+def own_rate(parameters):
+    optimizer = OwnRate(parameters, lr=0.1)
+    for group in optimizer.param_groups:
+        group["lr"] = None
+    return optimizer
+
+
+def test_an_optimizer_without_a_rate_is_guarded_as_well():
+    bad = spoiled(healthy_batches(40), range(25, 28), "backward-nan")
+    guarded = fit(lambda: TinyModule(own_rate), bad, guard=strict_guard(snapshot_every_n_steps=8, probation_steps=4))
+    assert guarded.guard.summary["rollbacks"] == 1
+    assert guarded.trainer.optimizers[0].param_groups[0]["lr"] is None
+    assert is_finite(guarded)

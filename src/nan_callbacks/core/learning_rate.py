@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-
 DEEPEST = 4
 """Power of the factor beyond which one cut does not go: sixteenfold at once is more than what lies between a rate that
 diverges and one that trains (benchmarks/recovery.py)."""

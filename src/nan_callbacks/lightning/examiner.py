@@ -18,6 +18,7 @@ from nan_callbacks.diagnosis.guilty_samples import succeeds
 from nan_callbacks.diagnosis.lab import Variation
 from nan_callbacks.diagnosis.origin import ReplayResult
 from nan_callbacks.lightning.lab import LightningLab, can_be_held_still
+from nan_callbacks.torch.gate import learning_rates
 from nan_callbacks.torch.lab_bench import Window
 from nan_callbacks.torch.lab_evidence import REPLAY_SHARE, gather, narrowest, settings_of
 from nan_callbacks.torch.rng import RngState
@@ -142,7 +143,7 @@ def examine_exception(session: GuardSession, error: Exception) -> None:
     if session.desk is None or not window.batches or trainer.world_size > 1 or "out of memory" in str(error).lower():
         return
     window.undo_forward()
-    rates = [float(group["lr"]) for optimizer in trainer.optimizers for group in optimizer.param_groups]
+    rates = [rate for optimizer in trainer.optimizers for rate in learning_rates(optimizer)]
     seen = StepObservation(
         step=session.monitor.step,
         epoch=trainer.current_epoch,

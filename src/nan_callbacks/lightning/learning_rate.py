@@ -159,6 +159,7 @@ class LearningRateControl:
             (f"{o}.{g}", group)
             for o, optimizer in enumerate(self._optimizers)
             for g, group in enumerate(optimizer.param_groups)
+            if group.get("lr") is not None  # some optimizers find theirs by themselves
         ]
 
     def _foreign(self, key: str, value: float, own: float, scaled: float) -> float:

@@ -24,7 +24,7 @@ from nan_callbacks.lightning.named_gradients import NamedGradients
 from nan_callbacks.lightning.recent import MOST_BATCHES, RecentBatches, as_received
 from nan_callbacks.lightning.snapshots import Snapshots
 from nan_callbacks.lightning.window import Window
-from nan_callbacks.torch.gate import drop_gradients, drop_gradients_inside_step
+from nan_callbacks.torch.gate import drop_gradients, drop_gradients_inside_step, learning_rates
 from nan_callbacks.torch.lab_bench import Fed
 from nan_callbacks.torch.lab_bench import Window as Batches
 from nan_callbacks.torch.layer_watch import LayerWatch
@@ -215,7 +215,7 @@ class GuardSession:
             non_finite_names=tuple(names[place] for place in measured.non_finite[:3]),
             param_norm=total_norm(self._parameters()[1]) if self.monitor.wants_param_norm() else None,
             optimizer_name=type(optimizer).__name__,
-            learning_rates=tuple(float(group["lr"]) for group in optimizer.param_groups if "lr" in group),
+            learning_rates=learning_rates(optimizer),
             loss_scale=scale,
             scaler_overflow=scaler is not None and bool(measured.non_finite),
         )

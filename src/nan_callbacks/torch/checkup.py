@@ -23,6 +23,7 @@ from nan_callbacks.diagnosis.lab import Variation
 from nan_callbacks.errors import ConfigurationError
 from nan_callbacks.torch.checkup_facts import components_of, facts_of
 from nan_callbacks.torch.first_look import first_look
+from nan_callbacks.torch.gate import learning_rates
 from nan_callbacks.torch.lab import TorchLab
 from nan_callbacks.torch.lab_bench import Bench, Fed
 from nan_callbacks.torch.lab_evidence import narrowest
@@ -137,8 +138,7 @@ def examine(
 
 
 def _rate(lab: TorchLab, is_scheduled: bool) -> Any:
-    groups = [group for optimizer in lab.bench.optimizers for group in optimizer.param_groups]
-    rates = [float(group["lr"]) for group in groups if "lr" in group]
+    rates = [rate for optimizer in lab.bench.optimizers for rate in learning_rates(optimizer)]
 
     def run(factor: float) -> tuple[float, ...] | None:
         trial = lab.run(Variation(steps=STEPS + 1, lr_factor=factor))

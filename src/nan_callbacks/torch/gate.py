@@ -16,6 +16,11 @@ def optimizer_parameters(optimizer: Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
+def learning_rates(optimizer: Optimizer) -> tuple[float, ...]:
+    """The rate of every group that has one: some optimizers find theirs by themselves."""
+    return tuple(float(group["lr"]) for group in optimizer.param_groups if group.get("lr") is not None)
+
+
 def has_gradients(optimizer: Optimizer) -> bool:
     """Whether any parameter of an optimizer has a gradient."""
     return any(parameter.grad is not None for group in optimizer.param_groups for parameter in group["params"])

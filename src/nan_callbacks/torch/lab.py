@@ -215,7 +215,7 @@ class TorchLab:
         if variation.lr_factor != 1.0:
             for optimizer in bench.optimizers:
                 for group in optimizer.param_groups:
-                    if "lr" in group:
+                    if group.get("lr") is not None:
                         group["lr"] = group["lr"] * variation.lr_factor
 
     def _train(self, windows: list[Window], variation: Variation, outcome: Outcome) -> None:

@@ -63,7 +63,8 @@ def _optimizer_of_snapshot(saved: dict[str, Any], index: int, optimizer: Any) ->
         else:
             g, p = where.split(".")
             state[optimizer.param_groups[int(g)]["params"][int(p)]][name] = tensor.clone()
-    optimizer.state = state
+    optimizer.state.clear()
+    optimizer.state.update(state)
 
 
 @torch.no_grad()
@@ -89,7 +90,7 @@ def begin_afresh(module: nn.Module, optimizers: Sequence[Optimizer]) -> None:
         if id(parameter) not in drawn and parameter.is_floating_point():
             _draw(name, parameter)
     for optimizer in optimizers:
-        optimizer.state = defaultdict(dict)
+        optimizer.state.clear()
 
 
 def _is_parametrized(owner: nn.Module) -> bool:
@@ -124,7 +125,7 @@ def cast_state(dtype: torch.dtype, module: nn.Module, optimizers: Sequence[Optim
                 owner._buffers[name] = buffer.to(dtype)
     for optimizer in optimizers:
         for entry in optimizer.state.values():
-            for name, value in entry.items():
+            for name, value in entry.items() if isinstance(entry, dict) else ():
                 entry[name] = _cast(value, dtype)
 
 

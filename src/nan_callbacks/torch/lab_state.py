@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -96,13 +95,13 @@ class _Kept:
 
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer = optimizer
-        self._state = optimizer.state
+        self._state = dict(optimizer.state)
         self._groups = [dict(group) for group in optimizer.param_groups]
         self._hooks = {name: vars(optimizer).get(name) for name in HOOKS}
 
     def replace(self) -> None:
         optimizer: Any = self._optimizer
-        optimizer.state = defaultdict(dict, {p: clone_tree(entry) for p, entry in self._state.items()})
+        _fill(optimizer.state, {p: clone_tree(entry) for p, entry in self._state.items()})
         for group, saved in zip(optimizer.param_groups, self._groups, strict=True):
             group.update({name: clone_tree(value) for name, value in saved.items() if name != "params"})
             group["params"] = list(saved["params"])
@@ -112,10 +111,16 @@ class _Kept:
 
     def put_back(self) -> None:
         optimizer: Any = self._optimizer
-        optimizer.state = self._state
+        _fill(optimizer.state, self._state)
         for group, saved in zip(optimizer.param_groups, self._groups, strict=False):
             group.clear()
             group.update(saved)
         for name, hooks in self._hooks.items():
             if hooks:
                 setattr(optimizer, name, hooks)
+
+
+def _fill(state: dict[Any, Any], entries: dict[Any, Any]) -> None:
+    """In place: an optimizer around another one shows that one's state."""
+    state.clear()
+    state.update(entries)

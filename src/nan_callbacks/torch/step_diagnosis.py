@@ -21,6 +21,7 @@ from nan_callbacks.diagnosis.evidence import History
 from nan_callbacks.diagnosis.origin import OriginKind, ReplayResult
 from nan_callbacks.diagnosis.saved_step import SavedStep
 from nan_callbacks.errors import ConfigurationError
+from nan_callbacks.torch.gate import learning_rates
 from nan_callbacks.torch.lab import TorchLab
 from nan_callbacks.torch.lab_bench import Bench, Fed, Hands, Window
 from nan_callbacks.torch.lab_evidence import REPLAY_SHARE, gather, narrowest, settings_of
@@ -173,7 +174,6 @@ def replay_saved(
 def _seen(step: LoneStep, replay: ReplayResult) -> StepObservation:
     named = [(n, p) for n, p in step.module.named_parameters() if p.is_floating_point() or p.is_complex()]
     bad = non_finite_tensors([n for n, _ in named], [p for _, p in named])
-    groups = [group for optimizer in step.optimizers for group in optimizer.param_groups]
     return StepObservation(
         step=0,
         batch_index=step.failed[0].index,
@@ -184,7 +184,7 @@ def _seen(step: LoneStep, replay: ReplayResult) -> StepObservation:
         non_finite_parameters=len(bad),
         applied=False,
         optimizer_name=", ".join(type(optimizer).__name__ for optimizer in step.optimizers),
-        learning_rates=tuple(float(group["lr"]) for group in groups if "lr" in group),
+        learning_rates=tuple(rate for optimizer in step.optimizers for rate in learning_rates(optimizer)),
     )
 
 

@@ -58,7 +58,7 @@ def changed_loss(evidence: Evidence, goal: Goal) -> Hypothesis | None:
 
 
 def thrown_weights(evidence: Evidence, goal: Goal) -> Hypothesis | None:
-    """OPT609 or, if the rate has peaked, OPT601: a batch that had passed spikes now, but not with the last good weights."""
+    """OPT609, or OPT601 if the rate has peaked: a batch that had passed spikes, but not with the last good weights."""
     if goal.kind is not Kind.SPIKE or goal.base.start is not Start.PRESENT or is_early(evidence) or inflated(evidence):
         return None
     now, before = _with_another_batch(goal)

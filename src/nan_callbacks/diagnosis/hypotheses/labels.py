@@ -12,7 +12,7 @@ from nan_callbacks.core.sentences import number
 from nan_callbacks.core.statistics import median
 from nan_callbacks.diagnosis.diagnosis import describe_rows
 from nan_callbacks.diagnosis.evidence import BatchPart, Evidence, Role
-from nan_callbacks.diagnosis.experiments import Experiment, Requirement, another_batch, instead, without_rows
+from nan_callbacks.diagnosis.experiments import Requirement, another_batch, instead, without_rows
 from nan_callbacks.diagnosis.goal import Goal, Kind, Measured
 from nan_callbacks.diagnosis.hypotheses.activations import MOSTLY
 from nan_callbacks.diagnosis.hypotheses.data import accusation_of_rows
