@@ -38,6 +38,14 @@ NEXT_TO = 0.9
 """Loss level over that of a plateau from which the weights began to grow on it or next to it."""
 COMPETING_RATIO = 30.0
 """Multiples of the level for runs with several optimizers: adversaries raise each other's loss by design."""
+TRAVELLING = 0.65
+"""Growth of the weights over the last 16 steps, in shares of the mean of the two times 16 steps before, from which they are still
+on their way. Towards large targets weights travel at an even pace, and the loss may take hundreds of steps to show it; a
+learning rate that is too high throws them, and in benchmarks/faults the throw is over after 48 to 64 steps."""
+RISEN = 1.2
+"""Loss level over that of the beginning of the growth from which there is nothing to wait for, unless noise explains it."""
+LEVEL_ERROR = 1.25 * math.sqrt(1 / MARK_STEPS + 1 / NOW_STEPS)
+"""Standard error of the difference between the log levels at a mark and now, in standard deviations of single losses."""
 FEWEST_PER_QUARTER = 6
 HALF_WAY = 0.5
 """Share of what is missing that must have been made up for within the present steps."""
@@ -200,7 +208,7 @@ class DivergenceDetector:
             if rule is None:
                 continue
             before = self._marks[index]
-            if not rule.is_nearly_met(before.level, now, competing=competing):
+            if not rule.is_nearly_met(before.level, now, competing=competing) and not self._is_on_its_way(index, now):
                 return [self._finding(observation, before, now, rule)]
             self._waiting = True
         return []
@@ -220,6 +228,7 @@ class DivergenceDetector:
         """The run has been rolled back: judge its restart more strictly for a while."""
         self._parole = PAROLE_MARKS
         self._restored_norm = None
+        self._marks.clear()  # what had grown before is a part of the state that was restored
 
     def state_dict(self) -> dict[str, Any]:
         """Plain state."""
@@ -267,6 +276,15 @@ class DivergenceDetector:
             if applies and rule.calls_for_more(before.level, now, competing=competing):
                 return rule
         return None
+
+    def _is_on_its_way(self, index: int, now: Now) -> bool:
+        """Whether the weights travel at an even pace, and the loss is not worse than when they set out."""
+        risen = max(RISEN, math.exp(CERTAIN * LEVEL_ERROR * now.spread))
+        if now.signed or now.level > risen * max(mark.level for mark in list(self._marks)[index : index + 2]):
+            return False
+        norms = [mark.norm for mark in list(self._marks)[-4:]]
+        paces = [after - before for before, after in pairwise(norms)]
+        return len(paces) == 3 and paces[-1] > TRAVELLING * max((paces[0] + paces[1]) / 2, 0.0) > 0.0
 
     def _has_broken_through(self, index: int, now: Now) -> bool:
         """Whether the weights began to grow on a plateau of the loss, or next to it, and it has left it downwards."""
