@@ -68,6 +68,29 @@ def test_weights_that_jump_while_the_loss_falls_are_a_healthy_start(growth: floa
     assert findings_of(after_onset(0.3), grows_by(growth)) == []
 
 
+def travels(until: int) -> Callable[[int], float]:
+    """Weights on their way to large targets, at the even pace of an adaptive optimizer."""
+    return lambda step: 12.0 + 1.3 * min(step, until)
+
+
+def test_weights_that_travel_far_at_an_even_pace_are_waited_for():
+    """A regression on raw house prices: hundreds of steps until the loss, noisy with batches of 8, shows the way."""
+    noise = log_normal(END, sigma=0.35)
+    assert findings_of(lambda step: 4.6 - 0.008 * step, travels(END), noise=noise) == []
+    arrived = findings_of(constant(4.6), travels(160), noise=noise)
+    assert arrived and arrived[0].step >= 160
+    worse = findings_of(lambda step: 4.6 * 3.0 ** min(step / 64, 2.0), travels(END), noise=noise)
+    assert worse and worse[0].step <= 64
+
+
+def test_what_had_grown_before_the_restored_state_is_not_held_against_it():
+    """Otherwise a rollback is followed by the next one at once, until the budget is spent."""
+    detector = DivergenceDetector()
+    findings_of(constant(1.0), lambda step: 10.0 + 0.1 * step, noise=NOISE[:50], detector=detector)
+    detector.begin_parole()
+    assert findings_of(constant(1.0), constant(15.6), noise=NOISE[50:], detector=detector) == []
+
+
 def test_weights_may_grow_while_the_loss_leaves_a_plateau():
     """As that of parity does: at chance level for long, then down in steps, the first of them a small one."""
     assert findings_of(after_onset(0.88), grows_by(3.0), noise=log_normal(END, sigma=0.02)) == []
