@@ -102,7 +102,19 @@ def _without_a_failed_step(bench: Bench, evidence: Evidence, hypotheses: Sequenc
         verdicts = _verdicts(tested, evidence, bench)
         return _diagnosis(evidence, bench, verdicts if verdicts and _is_certain(verdicts[0], tested, evidence) else ())
     suspects = [hypothesis for hypothesis in hypotheses if state.untrained or hypothesis.observed]
-    return _diagnosis(evidence, bench, _verdicts(_test(bench, suspects), evidence, bench))
+    tested = _test(bench, suspects)
+    return _diagnosis(evidence, bench, _verdicts(tested, evidence, bench) or _founded(tested, evidence))
+
+
+def _founded(tested: Sequence[_Tested], evidence: Evidence) -> tuple[Verdict, ...]:
+    """What was measured, where nothing else explains a stall: a cure may take longer than the few steps of a trial."""
+    measured = [each.hypothesis for each in tested if each.hypothesis.score > CONVINCING]
+    said = "no trial bears it out: what it spoils may take longer to mend than a trial lasts"
+    return tuple(
+        _verdict(each.code, Confidence.POSSIBLE, (*each.because, said), (), evidence)
+        for each in measured[:1]
+        if not each.needs_proof
+    )
 
 
 def _is_certain(verdict: Verdict, tested: Sequence[_Tested], evidence: Evidence) -> bool:

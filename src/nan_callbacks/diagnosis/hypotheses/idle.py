@@ -13,8 +13,7 @@ def idle(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         return None
     because = (
         "no update reaches any parameter of the model: they are frozen, or kept where the model does not know of them "
-        "(a plain list), or the optimizer was "
-        "given others (those of a copy), or they are cut off from the loss",
+        "(a plain list), or the optimizer was given others (those of a copy), or they are cut off from the loss",
     )
     return Hypothesis(code="OPT608", score=0.99, because=because, observed=True, settles=True)
 

@@ -71,7 +71,9 @@ def _without(rows: tuple[int, ...], evidence: Evidence, goal: Goal) -> tuple[Exp
 def _left_out(origin: Origin) -> str:
     indices = [each for each in origin.operands if each.dtype.startswith(("int", "uint"))]
     if indices and indices[0].minimum == indices[0].maximum and not _weights(origin):
-        return f"all {_count(indices[0])} targets of the batch are {_value(indices[0])}, the index that the loss ignores"
+        return (
+            f"all {_count(indices[0])} targets of the batch are {_value(indices[0])}, the index that the loss ignores"
+        )
     return "no target of the batch counts: each is the index that the loss ignores, or a class of weight 0"
 
 
