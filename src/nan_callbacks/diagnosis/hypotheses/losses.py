@@ -11,7 +11,7 @@ from nan_callbacks.diagnosis.evidence import BatchPart, Evidence, Role
 from nan_callbacks.diagnosis.experiments import Experiment, another_batch, without_rows
 from nan_callbacks.diagnosis.goal import Goal, Kind
 from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis, batch_rows
-from nan_callbacks.diagnosis.hypotheses.numerics import DIVISION, averages_nothing, rows_to_blame, skips_every_target
+from nan_callbacks.diagnosis.hypotheses.numerics import DIVISION, averages_nothing, skips_every_target
 from nan_callbacks.diagnosis.origin import Origin, OriginKind, Phase
 
 

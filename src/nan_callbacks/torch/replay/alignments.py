@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor
@@ -26,7 +27,7 @@ def unalignable(operation: Operation) -> dict[int, str]:
     _, targets, inputs, lengths = operation.arguments[:4]
     found = {}
     for row, (given, tokens) in enumerate(zip(_numbers(inputs), _sequences(targets, _numbers(lengths)), strict=False)):
-        repeats = sum(one == other for one, other in zip(tokens, tokens[1:], strict=False))
+        repeats = sum(one == other for one, other in pairwise(tokens))
         if len(tokens) + repeats > given:
             more = f", {repeats} of them like the one before," if repeats else ""
             found[row] = f"Sample {row} has a target of {len(tokens)} tokens{more} for an input of {given} steps."
