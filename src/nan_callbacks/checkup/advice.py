@@ -23,10 +23,10 @@ def notice(code: str, kind: str, severity: Severity, where: str, *evidence: str,
         kind: What exactly, in snake_case.
         severity: How grave.
         where: Input, output, layer or operation.
-        *evidence: Sentences with numbers.
+        *evidence: Sentences with numbers; empty ones are left out.
         **more: ``remedy=`` and ``source=`` of the notice.
     """
-    return Notice(code=code, kind=kind, severity=severity, where=where, evidence=evidence, **more)
+    return Notice(code=code, kind=kind, severity=severity, where=where, evidence=tuple(filter(None, evidence)), **more)
 
 
 def with_remedy(each: Notice, framework: str) -> Notice:

@@ -8,6 +8,7 @@ from nan_callbacks.checkup.inputs import examine_inputs
 from nan_callbacks.checkup.labels import examine_labels
 from nan_callbacks.checkup.losses import examine_losses
 from nan_callbacks.checkup.notice import Notice
+from nan_callbacks.checkup.wrapped import fills_its_type
 from nan_callbacks.core.finding import Severity
 from nan_callbacks.diagnosis.evidence import Concern
 
@@ -30,6 +31,7 @@ def concerns_of(
         hazards: Operations of its step, of which those count that have failed already.
     """
     found = [*examine_inputs(inputs, rows_read), *examine_labels(losses), *examine_losses(losses)]
+    found += [notice for facts in inputs for notice in fills_its_type(facts)]
     found += [notice for notice in examine_hazards(hazards) if notice.severity is Severity.ERROR]
     return tuple(
         Concern(

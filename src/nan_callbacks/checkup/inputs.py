@@ -57,7 +57,8 @@ def examine_inputs(inputs: tuple[InputFacts, ...], rows_read: int) -> Iterator[N
         beyond = list(out_of_table(facts))
         yield from beyond
         if facts.use == "indices":
-            yield from () if beyond else _all_alike(facts, rows_read)
+            # Beside others that tell samples apart, one index for all is usual: the segments of single sentences.
+            yield from () if beyond or len(multiplied) > 1 else _all_alike(facts, rows_read)
         elif facts.use == "numbers":
             yield from _unscaled(facts)
             yield from outlying(facts)

@@ -19,6 +19,9 @@ _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 _QUANTITIES = {"statistics_jump": "growth of a running variance in one step"}
 """Quantities whose names need words."""
 
+FALLING = "loss level"
+"""The quantity that growing weights must bring down: its limit may lie below where it was."""
+
 _OUTCOMES = {"observe": "observed", "skip_step": "skipped", "rollback": "rolling back", "stop": "stopping"}
 
 
@@ -71,6 +74,8 @@ def _judged(event: dict[str, Any]) -> str:
     judged = f"{quantity} {number(event['value'])}"
     if event.get("limit") is None:
         return judged
+    if event["quantity"] == FALLING:
+        return f"{judged}, should be below {number(event['limit'])} by now"
     z = event.get("robust_z")
     if z is None or not math.isfinite(z):
         return f"{judged}, limit {number(event['limit'])}"

@@ -14,6 +14,7 @@ from nan_callbacks.diagnosis.experiments import Experiment
 from nan_callbacks.diagnosis.goal import Kind, goal_of
 from nan_callbacks.diagnosis.hypotheses import Hypothesis, hypothesise
 from nan_callbacks.diagnosis.hypotheses.gradients import RECENT_NORMS
+from nan_callbacks.diagnosis.hypotheses.idle import is_idle
 from nan_callbacks.diagnosis.lab import Lab
 from nan_callbacks.diagnosis.origin import OriginKind
 from nan_callbacks.diagnosis.reproduction import Reproduction, is_unasked, reproduce, standstill
@@ -30,7 +31,8 @@ PROGRAM_ERRORS = frozenset({
 """Errors of a program and not of its numbers: no learning rate, batch or precision would turn them off."""
 
 NEVER_UNASKED = frozenset({"OPT608", "DATA510"})
-"""Causes that a healthy run may show as well: a layer that is frozen on purpose, classes of which one is rare."""
+"""Causes that a healthy run may show as well: a layer that is frozen on purpose, classes of which one is rare. A run
+of which nothing is trained at all is none."""
 
 _ORDER = list(Confidence)
 
@@ -100,7 +102,19 @@ def _without_a_failed_step(bench: Bench, evidence: Evidence, hypotheses: Sequenc
         verdicts = _verdicts(tested, evidence, bench)
         return _diagnosis(evidence, bench, verdicts if verdicts and _is_certain(verdicts[0], tested, evidence) else ())
     suspects = [hypothesis for hypothesis in hypotheses if state.untrained or hypothesis.observed]
-    return _diagnosis(evidence, bench, _verdicts(_test(bench, suspects), evidence, bench))
+    tested = _test(bench, suspects)
+    return _diagnosis(evidence, bench, _verdicts(tested, evidence, bench) or _founded(tested, evidence))
+
+
+def _founded(tested: Sequence[_Tested], evidence: Evidence) -> tuple[Verdict, ...]:
+    """What was measured, where nothing else explains a stall: a cure may take longer than the few steps of a trial."""
+    measured = [each.hypothesis for each in tested if each.hypothesis.score > CONVINCING]
+    said = "no trial bears it out: what it spoils may take longer to mend than a trial lasts"
+    return tuple(
+        _verdict(each.code, Confidence.POSSIBLE, (*each.because, said), (), evidence)
+        for each in measured[:1]
+        if not each.needs_proof
+    )
 
 
 def _is_certain(verdict: Verdict, tested: Sequence[_Tested], evidence: Evidence) -> bool:
@@ -111,7 +125,8 @@ def _is_certain(verdict: Verdict, tested: Sequence[_Tested], evidence: Evidence)
     stuck = not any(evidence.history.grad_norms[-RECENT_NORMS:])
     known = [each for each in tested if each.hypothesis.code == verdict.code]
     proved = any(each.result is Result.CONFIRMED or not each.hypothesis.experiments for each in known)
-    return (stuck or proved) and verdict.code not in NEVER_UNASKED
+    meant = verdict.code in NEVER_UNASKED and not is_idle(evidence)
+    return (stuck or proved) and not meant
 
 
 def _not_reproduced(
@@ -164,7 +179,10 @@ def _verdicts(tested: Iterable[_Tested], evidence: Evidence, bench: Bench | None
             verdict = _verdict(each.hypothesis.code, confidence, each.hypothesis.because, trials, evidence)
             ranked.append((_ORDER.index(confidence), -each.hypothesis.score, verdict))
     ranked.sort(key=lambda item: item[:2])
-    return tuple(verdict for _, _, verdict in ranked)
+    by_code: dict[str, Verdict] = {}
+    for _, _, verdict in ranked:
+        by_code.setdefault(verdict.code, verdict)  # two rules may come to one cause
+    return tuple(by_code.values())
 
 
 def _confidence(tested: _Tested) -> Confidence | None:

@@ -126,6 +126,8 @@ class Evidence:
     history: History = field(default_factory=History)
     layers: tuple[LayerEvidence, ...] = ()
     """In the order of the forward pass."""
+    trains_nothing: bool = False
+    """Whether no update reaches any parameter of the model: each is frozen, cut off, or held by no optimizer."""
     framework: str = ""
     """``lightning`` or ``keras``: in whose words remedies are given."""
     backend: str = ""

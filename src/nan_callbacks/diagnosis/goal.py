@@ -102,7 +102,7 @@ class Goal:
         """What came of a trial, in words."""
         trial = measured.trial
         if not trial.supported:
-            return f"not possible here{f' ({trial.note})' if trial.note else ''}"
+            return f"not possible here{f' ({shortened(trial.note, LONGEST_MESSAGE)})' if trial.note else ''}"
         if trial.raised:
             return f"raised {shortened(trial.raised, LONGEST_MESSAGE)}"
         if not is_finite(trial):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nan_callbacks.checkup.facts import Hazard
-from nan_callbacks.checkup.hazards import BITS, FLOORS, POSITIVE, headroom_bits, is_outside, judge_operand
+from nan_callbacks.checkup.hazards import BITS, FLOORS, LIMITS, POSITIVE, headroom_bits, is_outside, judge_operand
 from nan_callbacks.core.tensor_summary import TensorSummary
 from nan_callbacks.diagnosis.operations import neutral_name
 from nan_callbacks.keras.replay_sites import Site
@@ -96,7 +96,8 @@ class HazardTrace(Trace):
                 continue
             summary = self.summary(each)
             largest = max(abs(summary.minimum or 0.0), abs(summary.maximum or 0.0))
-            if largest and headroom_bits(largest, "float16") < BITS:
+            # The very largest number is written on purpose: a mask, or the bound of a clamp.
+            if largest and largest != LIMITS["float16"] and headroom_bits(largest, "float16") < BITS:
                 self._note(name, "half_precision", happening.site, summary, headroom_bits(largest, "float16"))
 
     def _note(

@@ -14,6 +14,7 @@ from nan_callbacks.core.gates import GateObservation, taken_together
 from nan_callbacks.diagnosis.evidence import LayerEvidence
 from nan_callbacks.keras.activations import shares_of
 from nan_callbacks.keras.gates import gates_of
+from nan_callbacks.keras.lab_batch import is_floating
 from nan_callbacks.keras.layer_probe import Noted
 from nan_callbacks.keras.replay_layers import place_of
 
@@ -62,8 +63,26 @@ def _evidence(layer: Any, output: np.ndarray, gradients: Mapping[str, float]) ->
         weight_norm=None if weight is None else float(np.linalg.norm(weight)),
         weight_scale=None if weight is None else float(weight.std()) * math.sqrt(weight[..., 0].size),
         grad_norm=math.hypot(*norms) if norms or (variables and gradients) else None,
-        trained=bool(norms) if matrix_of(layer, list(getattr(layer, "variables", []))) is not None else None,
+        trained=_is_trained(layer, output, bool(norms)),
     )
+
+
+def _is_trained(layer: Any, output: np.ndarray, has_gradients: bool) -> bool | None:
+    if matrix_of(layer, list(getattr(layer, "variables", []))) is not None:
+        return has_gradients
+    return False if _keeps_a_constant_matrix(layer, output) else None
+
+
+def _keeps_a_constant_matrix(layer: Any, output: np.ndarray) -> bool:
+    """Whether a layer without any variable holds an array with a column for each of its outputs.
+
+    An array with a row for each place of a sequence is a table of positions.
+    """
+    if getattr(layer, "variables", None) or output.ndim < 2:
+        return False
+    held = [value for value in vars(layer).values() if isinstance(value, np.ndarray) or ops.is_tensor(value)]
+    shapes = [tuple(value.shape) for value in held if is_floating(value)]
+    return any(len(each) == 2 and each[1] == output.shape[-1] and each[0] != output.shape[-2] for each in shapes)
 
 
 def matrix_of(layer: Any, variables: list[Any]) -> Any:

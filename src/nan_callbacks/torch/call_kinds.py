@@ -138,3 +138,31 @@ def as_array(tensor: Tensor) -> Any:
     host = host.cpu()
     told = str(host.dtype)
     return (host.float() if "bfloat16" in told or "float8" in told else host).numpy()
+
+
+COUNTING = frozenset({"arange", "linspace", "logspace", "eye", "zeros", "ones"})
+"""Calls that make the same numbers every time, whatever the data are."""
+
+DRAWING = frozenset({
+    "uniform", "normal", "exponential", "bernoulli", "random", "cauchy", "geometric", "log_normal", "dropout",
+    "rand_like", "randn_like", "randint_like", "multinomial", "poisson",
+})  # fmt: skip
+"""Calls that draw, so that what they make is another number in the next step."""
+
+
+def is_the_same_in_every_step(call: Call) -> bool:
+    """Whether neither data nor parameters nor chance have a part in what a call takes, as in a table of positions."""
+    todo, seen = [call], {id(call)}
+    while todo:
+        each = todo.pop()
+        tensors = each.tensors
+        if each.name in DRAWING or (not tensors and each.name not in COUNTING):
+            return False
+        for tensor in tensors:
+            parent = each.parents.get(id(tensor))
+            if parent is None:
+                return False
+            if id(parent) not in seen:
+                seen.add(id(parent))
+                todo.append(parent)
+    return True

@@ -14,7 +14,7 @@ from nan_callbacks.checkup.facts import Hazard, InputFacts, LayerFacts, LossFact
 from nan_callbacks.checkup.hazards import POSITIVE, headroom_bits, is_outside, judge_operand
 from nan_callbacks.core.tensor_summary import TensorSummary
 from nan_callbacks.diagnosis.operations import neutral_name
-from nan_callbacks.torch.call_kinds import TABLES, as_array, made_by, sources_of
+from nan_callbacks.torch.call_kinds import TABLES, as_array, is_the_same_in_every_step, made_by, sources_of
 from nan_callbacks.torch.hazard_calls import measured_operand
 from nan_callbacks.torch.input_facts import inputs_of
 from nan_callbacks.torch.lab_batch import tensors_of
@@ -100,8 +100,8 @@ def hazards_of(recorder: Recorder) -> list[Hazard]:
         if "wrapped" in call.facts and _becomes_a_number(recorder, call):
             found.append(_hazard(call, "wrapped", operand=call.facts["wrapped"]))
         summary: TensorSummary | None = call.facts.get("operand")
-        if summary is None:
-            continue
+        if summary is None or is_the_same_in_every_step(call):
+            continue  # nothing that a batch could change
         operation = neutral_name(call.name)
         operand = measured_operand(call)
         maker = None if operand is None else made_by(recorder, operand)

@@ -31,7 +31,7 @@ def measure(call: Call) -> None:
     """Take down what the rules need of a call: what a layer received and returned, the operand of a hazard."""
     made = call.result
     if made is not None and made.dtype is torch.float16 and made.numel():
-        largest = float(made.abs().max())
+        largest = _largest_that_was_computed(made)
         if LEAST_HALF < largest < float("inf"):
             call.facts["half"] = largest
     with suppress(RuntimeError, TypeError, NotImplementedError):  # tensors of kinds that know no arithmetic of ours
@@ -53,6 +53,12 @@ def measure(call: Call) -> None:
             flat = seen.detach().flatten()
             flat = flat[:: max(1, flat.numel() // MOST_VALUES)]
             call.facts["operand"] = TensorSummary.of(as_array(flat), dtype=str(seen.dtype).removeprefix("torch."))
+
+
+def _largest_that_was_computed(made: Tensor) -> float:
+    """The very largest numbers of a format are written on purpose: a mask, or the bound of a clamp."""
+    sizes = made.abs()
+    return float(torch.where(sizes == LIMITS["float16"], 0.0, sizes).max())
 
 
 def measured_operand(call: Call) -> Tensor | None:

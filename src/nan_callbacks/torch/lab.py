@@ -44,6 +44,8 @@ class TorchLab:
         self._changes = Changes(self.recent_batches, bench.failed[0].batch)
         self._known: dict[Variation, Trial] = {}
         self._suspect: int | None = None
+        self.trains_nothing = False
+        """Whether no update reaches any parameter; known once the layers have been looked at."""
 
     @property
     def suspect(self) -> int:
@@ -132,6 +134,7 @@ class TorchLab:
                 # The first forward pass is what counts; a step that raises has shown some layers all the same.
                 with suppress(ModelRaised), probe:
                     self._step(window, Variation(), Outcome(), update=False)
+                    self.trains_nothing = self._is_idle()
                 return probe.evidence(self._updated())
         except (Unsupported, torch.OutOfMemoryError):
             return ()
@@ -142,6 +145,12 @@ class TorchLab:
         if bench.by_hand is not None or not bench.optimizers:
             return None
         return {id(each) for optimizer in bench.optimizers for each in optimizer_parameters(optimizer)}
+
+    def _is_idle(self) -> bool:
+        """Whether optimizers hold no parameter of the module that has a gradient now."""
+        updated = self._updated()
+        parameters = self.bench.module.parameters()
+        return updated is not None and not any(id(p) in updated and p.grad is not None for p in parameters)
 
     def once(self, look: Callable[[Fed], Look]) -> Look:
         """Have a look at the batch that is to blame, on copies of the state.

@@ -55,7 +55,7 @@ def gather(
     step = facts_of(look, lab.bench.module, lab.recent_batches)
     targets = {facts.name for facts in step.inputs if facts.use == "target"}
     lab.learn_targets(targets)
-    parts = parts_of(lab, targets)
+    parts, layers = parts_of(lab, targets), lab.layers()
     environment = Environment(
         versions=installed_versions(),
         devices=(settings.get("device", "cpu"),),
@@ -72,7 +72,8 @@ def gather(
         batch=parts,
         guilty_rows=guilty_samples(lab, findings, replay, parts, seconds),
         history=history,
-        layers=lab.layers(),
+        layers=layers,
+        trains_nothing=lab.trains_nothing,
         zero_weights=zero_weights_of(lab.bench.module),
         alike_weights=alike_weights_of(lab.bench.module, look.recorder),
         labels_used={facts.name for facts in step.inputs if facts.use in ("target", "mask")},

@@ -93,6 +93,8 @@ class StandInHands:
     def differentiate(self, loss: Tensor, **options: Any) -> None:
         """Add the gradients of a loss to ``p.grad`` without any of the hooks that wait for other processes."""
         parameters = [parameter for parameter in self._bench.module.parameters() if parameter.requires_grad]
+        if not parameters and loss.requires_grad:
+            return  # what the loss depends on is no parameter of the module, and has no place in a trial
         keep = bool(options.get("retain_graph") or options.get("create_graph"))
         seed = options.get("gradient")
         gradients = torch.autograd.grad(loss, parameters, seed, retain_graph=keep, allow_unused=True)

@@ -13,8 +13,10 @@ from nan_callbacks.diagnosis.hypotheses import (
     data,
     environment,
     gradients,
+    idle,
     labels,
     learning_rate,
+    losses,
     mistakes,
     numerics,
     precision,
@@ -25,6 +27,9 @@ Rule = Callable[[Evidence, Goal], Hypothesis | None]
 
 RULES: tuple[Rule, ...] = (
     data.non_finite_data,
+    idle.idle,
+    losses.nothing_to_average,
+    losses.longer_than_input,
     labels.out_of_range,
     precision.made_by_optimizer,
     data.outlier_samples,

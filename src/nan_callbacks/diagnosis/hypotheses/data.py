@@ -78,9 +78,10 @@ def outlier_samples(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     """DATA503: finite samples whose inputs lie far outside of everything that the run has seen."""
     parts = [part for part in evidence.batch if part.role in (Role.INPUT, Role.UNKNOWN, Role.WEIGHT)]
     found = accusation_of_rows("DATA503", 0.9, parts, evidence, goal)
-    if found is None or goal.kind is not Kind.SPIKE:
-        return found
-    rows = {row for part in parts for row in part.outlier_rows or part.far_rows}
+    if found is None:
+        return None
+    spiking = goal.kind is Kind.SPIKE
+    rows = {row for part in parts for row in part.outlier_rows or (part.far_rows if spiking else ())}
     return replace(found, score=0.75) if 2 * len(rows) > batch_rows(evidence) else found  # a batch of another kind
 
 

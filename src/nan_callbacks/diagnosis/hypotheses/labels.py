@@ -17,6 +17,8 @@ from nan_callbacks.diagnosis.goal import Goal, Kind, Measured
 from nan_callbacks.diagnosis.hypotheses.activations import MOSTLY
 from nan_callbacks.diagnosis.hypotheses.data import accusation_of_rows
 from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis, batch_rows
+from nan_callbacks.diagnosis.hypotheses.losses import has_no_alignment
+from nan_callbacks.diagnosis.hypotheses.numerics import averages_nothing
 from nan_callbacks.diagnosis.origin import Origin, OriginKind
 
 CONTRADICTION = math.log(1000.0)
@@ -43,6 +45,9 @@ LIKE_A_GUESS = 0.05
 TABLES = ("Embedding", "EmbeddingBag")
 """Modules that look rows up: an index that they refuse need be no target, nor even a part of the batch."""
 
+PICKING = ("aten.index.", "aten.index_select.", "aten.embedding.")
+"""Operations that look rows up in a table, wherever they are called."""
+
 _OUT_OF_RANGE = re.compile(
     r"out of (bounds|range)|outside (of )?the valid range|n_classes|num_classes|must be in the (half-open )?interval"
     r"|targets? should be between 0 and 1|all elements of target|out of bounds for axis",
@@ -56,12 +61,14 @@ def out_of_range(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     if goal.kind in (Kind.DIVERGENCE, Kind.STALL):
         return None
     origin = evidence.replay.origin if evidence.replay else None
+    if origin is not None and (averages_nothing(origin) or has_no_alignment(origin)):
+        return None  # another target would help, but no label is to blame
     strange = [
         part
         for part in _targets(evidence)
         if part.is_integral and _leaves_its_range(part) and not _is_only_new(part, origin)
     ]
-    looked_up = origin is not None and origin.module_type in TABLES
+    looked_up = origin is not None and (origin.module_type in TABLES or (not strange and _picks_rows(origin)))
     raised = origin is not None and origin.kind is OriginKind.EXCEPTION and _OUT_OF_RANGE.search(origin.detail)
     # Some backends answer NaN for a row that a table does not have.
     answered = looked_up and origin is not None and origin.operation in ("gather", "take")
@@ -85,6 +92,18 @@ def out_of_range(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         experiments=experiments,
         observed=bool(raised or answered),
     )
+
+
+def _picks_rows(origin: Origin) -> bool:
+    """Whether whole rows of a table were picked by one index, inside of a layer, as a graph picks its nodes.
+
+    A loss picks one number of a row, by an index to each axis.
+    """
+    indices = [each for each in origin.operands if each.name.startswith("ind") and each.dtype.startswith("int")]
+    table = origin.operands[:1]
+    if not origin.module or len(indices) != 1 or not table or not table[0].dtype.startswith(("float", "bfloat")):
+        return False
+    return origin.native_operation.startswith(PICKING) and len(table[0].shape) >= 2
 
 
 def wrong_labels(evidence: Evidence, goal: Goal) -> Hypothesis | None:

@@ -23,11 +23,16 @@ EXPLAINS: dict[str, tuple[float, frozenset[Kind]]] = {
 """Code, how deep it lies, and which failures it makes. The causes that the evidence is searched for lie below."""
 
 
+SUSPECTED: dict[str, frozenset[Kind]] = {"filled": frozenset({Kind.STALL, Kind.SPIKE})}
+"""Kinds of concerns that are a suspicion rather than a mistake: the failures that bear it out."""
+
+
 def mistakes(evidence: Evidence, goal: Goal) -> list[Hypothesis]:
     """A hypothesis for each mistake that can make this failure."""
     found = []
     for concern in evidence.concerns:
         score, kinds = EXPLAINS.get(concern.code, (0.0, frozenset()))
+        kinds = SUSPECTED.get(concern.kind, kinds)
         if goal.kind in kinds and (concern.code != "DATA506" or concern.kind == "all_constant"):
             found.append(_hypothesis(concern, score, evidence, goal))
     return found

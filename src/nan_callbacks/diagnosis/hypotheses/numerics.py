@@ -74,7 +74,7 @@ def code_of_origin(origin: Origin) -> str | None:
     operands = [operand for operand in origin.operands if operand.name != "gradient"]
     if origin.phase is Phase.BACKWARD:
         return _backward(origin.operation, operands)
-    if _is_of_nothing(origin) or _was_infinite(origin):
+    if _is_of_nothing(origin) or skips_every_target(origin) or _was_infinite(origin):
         return DIVISION
     return _forward(origin.operation, operands, origin.result)
 
@@ -143,6 +143,27 @@ def _is_of_nothing(origin: Origin) -> bool:
     """Whether a mean, or a loss that ends in one, was taken over no elements: 0 divided by 0."""
     result = origin.result
     return result is not None and bool(result.nan) and any(0 in operand.shape for operand in origin.operands)
+
+
+def skips_every_target(origin: Origin) -> bool:
+    """Whether a mean of picked log-probabilities, all finite, is NaN: its weights sum to 0.
+
+    Classes have a weight, and the index that is to be ignored has none. A class that does not exist raises an error.
+    """
+    forward = origin.kind is OriginKind.OPERATION and origin.phase is Phase.FORWARD
+    if origin.operation != "nll_loss" or not forward or origin.result is None or not origin.result.nan:
+        return False
+    return bool(origin.operands) and all(operand.is_finite for operand in origin.operands)
+
+
+def averages_nothing(origin: Origin) -> bool:
+    """Whether the failure began with a mean over nothing: of no elements, of no target that counts, or 0 / 0."""
+    if origin.kind is not OriginKind.OPERATION or origin.phase is not Phase.FORWARD:
+        return False
+    if _is_of_nothing(origin) or skips_every_target(origin):
+        return True
+    zeros = [operand.is_finite and operand.largest_magnitude == 0.0 for operand in origin.operands]
+    return origin.operation == "divide" and len(zeros) == 2 and all(zeros)
 
 
 def _was_infinite(origin: Origin) -> bool:

@@ -8,6 +8,7 @@ from torch.autograd.function import BackwardCFunction
 
 from nan_callbacks.diagnosis.operations import neutral_name
 from nan_callbacks.diagnosis.origin import Origin, OriginKind, Phase
+from nan_callbacks.torch.replay.alignments import unalignable
 from nan_callbacks.torch.replay.batch_parts import is_non_finite_number, non_finite_rows
 from nan_callbacks.torch.replay.call_sites import place_of_error, source_line
 from nan_callbacks.torch.replay.events import Event, roots
@@ -131,6 +132,8 @@ class Verdict:
         if event.gradient is not None:
             operands = [summary for summary in operands if not summary.name.startswith("grad")] + [event.gradient]
         custom = operation.custom_function
+        too_long = unalignable(operation)
+        detail = f"In the hand-written gradient of {custom}." if custom else _HIDDEN if hidden else ""
         return Origin(
             kind=OriginKind.OPERATION,
             operation=name,
@@ -143,9 +146,9 @@ class Verdict:
             source=source_line(operation.place),
             operands=tuple(operands),
             result=event.result,
-            rows=event.rows,
+            rows=tuple(too_long) or event.rows,
             time_step=self._time_step(event, operation),
-            detail=f"In the hand-written gradient of {custom}." if custom else _HIDDEN if hidden else "",
+            detail=detail or next(iter(too_long.values()), ""),
         )
 
     def _time_step(self, event: Event, operation: Operation) -> int | None:

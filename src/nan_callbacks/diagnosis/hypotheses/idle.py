@@ -1,0 +1,23 @@
+"""Suspicion that nothing is trained at all."""
+
+from __future__ import annotations
+
+from nan_callbacks.diagnosis.evidence import Evidence
+from nan_callbacks.diagnosis.goal import Goal, Kind
+from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis
+
+
+def idle(evidence: Evidence, goal: Goal) -> Hypothesis | None:
+    """OPT608: no update reaches any parameter of the model, so that nothing else can be to blame."""
+    if goal.kind is not Kind.STALL or not is_idle(evidence):
+        return None
+    because = (
+        "no update reaches any parameter of the model: they are frozen, or kept where the model does not know of them "
+        "(a plain list), or the optimizer was given others (those of a copy), or they are cut off from the loss",
+    )
+    return Hypothesis(code="OPT608", score=0.99, because=because, observed=True, settles=True)
+
+
+def is_idle(evidence: Evidence) -> bool:
+    """Whether nothing of the model is trained, nor anything else that an optimizer holds."""
+    return evidence.trains_nothing and not any(evidence.history.grad_norms)

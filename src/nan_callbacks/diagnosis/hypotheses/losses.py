@@ -1,0 +1,104 @@
+"""Suspicions against batches that a loss is not defined for: nothing to average, targets longer than their inputs."""
+
+from __future__ import annotations
+
+import math
+
+from nan_callbacks.core.sentences import number
+from nan_callbacks.core.tensor_summary import TensorSummary
+from nan_callbacks.diagnosis.diagnosis import describe_rows
+from nan_callbacks.diagnosis.evidence import BatchPart, Evidence, Role
+from nan_callbacks.diagnosis.experiments import Experiment, another_batch, without_rows
+from nan_callbacks.diagnosis.goal import Goal, Kind
+from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis, batch_rows
+from nan_callbacks.diagnosis.hypotheses.numerics import DIVISION, averages_nothing, skips_every_target
+from nan_callbacks.diagnosis.origin import Origin, OriginKind, Phase
+
+
+def nothing_to_average(evidence: Evidence, goal: Goal) -> Hypothesis | None:
+    """NAN112: every target of the batch is one that the loss leaves out, and its mean is 0 divided by 0."""
+    origin = evidence.replay.origin if evidence.replay else None
+    if goal.kind is not Kind.NON_FINITE or origin is None or not averages_nothing(origin):
+        return None
+    if skips_every_target(origin):
+        because = [_left_out(origin), f"{origin.operation} is a mean over nothing then: 0 / 0 is NaN"]
+    else:
+        alike = [part for part in evidence.batch if _is_a_mark_throughout(part)]
+        if not alike:
+            return None
+        because = [_marked(part) for part in alike]
+        because.append(f"{origin.operation} had nothing to average: 0 / 0 is NaN")
+    return Hypothesis(
+        code=DIVISION,
+        score=0.972,
+        because=tuple(because),
+        experiments=_without(evidence.guilty_rows, evidence, goal),
+        observed=True,
+        settles=True,
+    )
+
+
+def longer_than_input(evidence: Evidence, goal: Goal) -> Hypothesis | None:
+    """DATA505: a target that no alignment brings into its input, as ``ctc_loss`` tells with an infinite loss."""
+    origin = evidence.replay.origin if evidence.replay else None
+    if goal.kind is not Kind.NON_FINITE or origin is None or not has_no_alignment(origin):
+        return None
+    rows = (origin.rows or ()) or evidence.guilty_rows
+    whose = f"the target of {describe_rows(rows)} is" if rows else "a target is"
+    because = (f"{whose} longer than its input, and no alignment of the two exists: the loss is infinite",)
+    return Hypothesis(
+        code="DATA505",
+        score=0.972,
+        because=because,
+        experiments=_without(rows, evidence, goal),
+        observed=True,
+        settles=True,
+    )
+
+
+def has_no_alignment(origin: Origin) -> bool:
+    """Whether a CTC loss of finite scores came out infinite: every path has a finite score, so there is no path."""
+    result = origin.result
+    if origin.operation != "ctc_loss" or origin.kind is not OriginKind.OPERATION or origin.phase is not Phase.FORWARD:
+        return False
+    return result is not None and bool(result.positive_inf) and all(each.is_finite for each in origin.operands)
+
+
+def _without(rows: tuple[int, ...], evidence: Evidence, goal: Goal) -> tuple[Experiment, ...]:
+    return (*without_rows(goal, rows, batch_rows(evidence)), another_batch(goal))
+
+
+def _left_out(origin: Origin) -> str:
+    indices = [each for each in origin.operands if each.dtype.startswith(("int", "uint"))]
+    if indices and indices[0].minimum == indices[0].maximum and not _weights(origin):
+        return (
+            f"all {_count(indices[0])} targets of the batch are {_value(indices[0])}, the index that the loss ignores"
+        )
+    return "no target of the batch counts: each is the index that the loss ignores, or a class of weight 0"
+
+
+def _weights(origin: Origin) -> list[TensorSummary]:
+    return [each for each in origin.operands if each.name == "weight"]
+
+
+def _is_a_mark_throughout(part: BatchPart) -> bool:
+    """Whether a target is one and the same value in all of the batch, at or beyond the end of its usual range."""
+    failed, recent = part.failed, part.recent
+    if part.role is not Role.TARGET or failed.minimum is None or failed.minimum != failed.maximum:
+        return False
+    if recent is None or recent.minimum is None or recent.maximum is None or recent.minimum == recent.maximum:
+        return False
+    return failed.minimum <= recent.minimum or failed.minimum >= recent.maximum
+
+
+def _marked(part: BatchPart) -> str:
+    name = part.failed.name or part.role.value
+    return f"all {_count(part.failed)} values of {name} are {_value(part.failed)}, as those that are left out"
+
+
+def _count(summary: TensorSummary) -> int:
+    return math.prod(summary.shape)
+
+
+def _value(summary: TensorSummary) -> str:
+    return number(summary.minimum)
