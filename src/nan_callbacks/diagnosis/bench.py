@@ -110,7 +110,7 @@ class Bench:
             return Result.UNTESTED
         if failed:
             return Result.UNMOVED if _failed_alike(treated, controls) else Result.REFUTED
-        if any(self._fails(variation, judge) for variation in experiment.also):
+        if any(self._fails(variation, experiment.judge or self.goal.is_up) for variation in experiment.also):
             return Result.REFUTED
         shown = experiment.requires is None or experiment.requires(treated, controls)
         return Result.CONFIRMED if shown else Result.UNSPECIFIC

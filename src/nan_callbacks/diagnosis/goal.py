@@ -30,6 +30,9 @@ no noise of other batches to be told from, and a net at a usable rate comes this
 SPIKE_RATIO = 10.0
 """Limit of a spike without a limit of its own, over the median of the history: ``min_ratio`` of the guard."""
 
+NEARLY = 0.3
+"""Share of a spike's limit from which another batch, which had passed at its usual level, is spiking as well: the limit is ten
+times the usual level at least, so that this is three times."""
 
 LONGEST_MESSAGE = 100
 """Characters of an error's message in the record of a trial: it has been quoted in full already."""
@@ -98,6 +101,13 @@ class Goal:
             return True
         return None if change is None else change > (RISE if self.kind is Kind.DIVERGENCE else STALL)
 
+    def is_up(self, measured: Measured) -> bool | None:
+        """Whether another batch fails, or is so far above the usual level that the failed one is not the cause."""
+        value = self._spiking(measured.trial) if self.kind is Kind.SPIKE and is_finite(measured.trial) else None
+        if value is None or self.limit is None:
+            return self.failed(measured)
+        return value > NEARLY * self.limit
+
     def outcome(self, measured: Measured) -> str:
         """What came of a trial, in words."""
         trial = measured.trial
@@ -109,7 +119,7 @@ class Goal:
             return "non-finite" + _when(trial)
         value = self._spiking(trial)
         if self.kind is Kind.SPIKE and value is not None and self.limit is not None:
-            side = "above" if value > self.limit else "below"
+            side = "above" if value > self.limit else ("little below" if value > NEARLY * self.limit else "below")
             return f"{self.quantity} {number(value)}, {side} the limit {number(self.limit)}"
         if self.kind is Kind.DIVERGENCE and peaks(measured):
             losses = trial.losses

@@ -20,11 +20,12 @@ MOVED = 0.5
 
 
 def changed_data(evidence: Evidence, goal: Goal) -> Hypothesis | None:
-    """DATA512: most samples of a batch lie outside of everything before them, and any half of them makes the spike."""
+    """DATA512: most samples of a batch lie outside of everything before them, and any half of them fails."""
     moved = [part for part in evidence.batch if part.moved_share > MOVED and part.role is not Role.WEIGHT]
     rows = batch_rows(evidence)
     few = evidence.guilty_rows and 2 * len(evidence.guilty_rows) <= rows
-    if goal.kind is not Kind.SPIKE or not moved or few or goal.base.start is not Start.PRESENT:
+    failing = goal.kind in (Kind.SPIKE, Kind.NON_FINITE)
+    if not failing or not moved or few or goal.base.start is not Start.PRESENT:
         return None
     half = replace(goal.base, only_rows=tuple(range(0, rows, 2)))
     experiment = Experiment(treatment=replace(goal.base, other_batch=True), controls=(goal.base, half))
@@ -39,7 +40,7 @@ def changed_loss(evidence: Evidence, goal: Goal) -> Hypothesis | None:
 
     def ordinary(measured: Measured) -> bool | None:
         """Whether it is what the other causes would have it: a spike now, none with a good batch and good weights."""
-        failed = goal.failed(measured)
+        failed = goal.is_up(measured)
         good = measured.trial.variation.start is Start.WEIGHTS
         return None if failed is None else failed is not good
 
@@ -59,23 +60,26 @@ def changed_loss(evidence: Evidence, goal: Goal) -> Hypothesis | None:
 
 def thrown_weights(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     """OPT609, or OPT601 if the rate has peaked: a batch that had passed spikes, but not with the last good weights."""
-    if goal.kind is not Kind.SPIKE or goal.base.start is not Start.PRESENT or is_early(evidence) or inflated(evidence):
+    rates = evidence.history.learning_rates
+    peak, usual = max(rates, default=0.0), median(rates) if rates else 0.0
+    peaked = peak > PEAK * usual > 0.0
+    if goal.kind is not Kind.SPIKE or goal.base.start is not Start.PRESENT or is_early(evidence):
+        return None
+    if inflated(evidence) and not peaked:
         return None
     now, before = _with_another_batch(goal)
     because = [
         "a batch that has passed before spikes as well now, and does not with the last good weights: not this batch is "
         "to blame, but what has happened to the weights since"
     ]
-    rates = evidence.history.learning_rates
-    peak, usual = max(rates, default=0.0), median(rates) if rates else 0.0
-    peaked = peak > PEAK * usual > 0.0
     if peaked:
         because.append(f"the learning rate has been {number(peak)}, {number(usual)} is usual")
     return Hypothesis(
         code="OPT601" if peaked else "OPT609",
-        score=0.765,
+        # What throws weights without a peak of the rate may still be a rate that is too high: that is tried before.
+        score=0.79 if peaked else 0.29,
         because=tuple(because),
-        experiments=(Experiment(treatment=before, controls=(goal.base, now)),),
+        experiments=(Experiment(treatment=before, controls=(goal.base, now), judge=goal.is_up),),
         needs_proof=True,
     )
 

@@ -56,6 +56,10 @@ UNSEEN = 0.97
 RATES_TRIED = (100.0, 1e4, 1e7)
 """Factors on a learning rate that is suspected to be too low, after the largest rate that the run has had."""
 
+USUAL_RATE = 1e-2
+"""A rate at which most nets move within a dozen steps, by adaptive or plain optimizers; tried besides if no factor comes
+within tenfold of it."""
+
 
 def too_high(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     """OPT601: the steps are so long that the weights leave the region in which the gradient means anything."""
@@ -99,6 +103,8 @@ def too_low(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     if rate is not None and 0.0 < 10.0 * rate <= largest:
         because += (f"it has fallen from {number(largest)}",)
         factors = (10.0 * largest / rate, largest / rate, *factors)
+    elif rate and all(max(rate * each / USUAL_RATE, USUAL_RATE / (rate * each)) > 10.0 for each in factors):
+        factors = tuple(sorted((*factors, USUAL_RATE / rate)))
     # From a complete standstill a little is enough; but a large rate moves even a net that is blocked, a little.
     blocked = any(rule(evidence, goal) is not None for rule in (vanishing, saturated, dead_units))
     blocked = blocked or is_unasked(evidence)
