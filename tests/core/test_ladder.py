@@ -14,6 +14,10 @@ def nan_gradients(run: SimulatedRun, steps: int) -> list[Action]:
     return run.actions(steps, grad_norm=math.nan)
 
 
+def spikes(run: SimulatedRun, steps: int) -> list[Action]:
+    return run.actions(steps, grad_norm=1e6)
+
+
 def test_a_single_nan_is_skipped_and_forgotten():
     run = SimulatedRun()
     run.healthy(30)
@@ -46,6 +50,26 @@ def test_three_in_a_row_roll_back_to_the_trusted_snapshot_with_half_the_learning
     assert decision.restore_step == 100
     assert decision.reason == "3 steps in a row were dropped"
     assert run.weights == 100.0
+
+
+def test_from_non_finite_steps_the_newest_snapshot_is_gone_back_to_once_and_then_the_trusted_one():
+    """Nothing of it was in a state from which 40 steps went well; 90 steps of work would be lost with the trusted one."""
+    run = SimulatedRun()
+    run.healthy(90)
+
+    nan_gradients(run, 6)
+
+    rollbacks = [decision for decision in run.decisions if decision.action is ROLLBACK]
+    assert [decision.restore_step for decision in rollbacks] == [50, 0]
+    assert run.weights == 0.0
+
+
+def test_a_snapshot_of_a_few_steps_ago_or_one_before_spikes_is_not_gone_back_to():
+    for healthy, fault in ((60, nan_gradients), (90, spikes)):
+        run = SimulatedRun()
+        run.healthy(healthy)
+        assert fault(run, 3)[-1] is ROLLBACK
+        assert run.decisions[-1].restore_step == 0
 
 
 def test_a_good_step_in_between_starts_the_count_again():

@@ -38,11 +38,10 @@ class RollBackAfter(Callback):
         if done not in self.steps or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         ledger = self.guard._monitor.ledger
-        target = ledger.target()
+        target = ledger.choose(newest=False)
         decision = Decision(action=Action.ROLLBACK, restore_slot=target.slot, restore_step=target.step)
         before = addresses(trainer, pl_module)
         self.guard._session.act(decision)
-        ledger.discard_candidate()
         after = addresses(trainer, pl_module)
         self.moved += [name for name in after if before[name] != after[name]]
         self.restored.append(target.step)

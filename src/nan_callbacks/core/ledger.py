@@ -9,6 +9,11 @@ SLOTS = 2
 """One trusted snapshot and one on probation: the newest may already hold what is about to be noticed."""
 
 
+FEWEST_CLEAN_STEPS = 16
+"""Clean steps after which a snapshot on probation is good enough to go back to from non-finite values: what makes them was not in
+that state, or would have shown at each of these steps. Spikes may grow out of a state; so may a divergence."""
+
+
 @dataclass
 class LedgerEntry:
     """One snapshot that an adapter holds."""
@@ -76,12 +81,21 @@ class Ledger:
             self._trusted, self._candidate = self._candidate, None
 
     def target(self) -> LedgerEntry | None:
-        """The snapshot to roll back to, None if there is none yet."""
+        """The trusted snapshot, None if there is none yet."""
         return self._trusted
 
-    def discard_candidate(self) -> None:
-        """The state on probation did not hold."""
-        self._candidate = None
+    def choose(self, *, newest: bool) -> LedgerEntry | None:
+        """The snapshot to roll back to, None if there is none yet.
+
+        Args:
+            newest: Whether one on probation will do, if it has had some clean steps. It begins its probation anew.
+        """
+        candidate = self._candidate
+        if newest and candidate is not None and candidate.clean_steps >= FEWEST_CLEAN_STEPS:
+            candidate.clean_steps = 0
+            return candidate
+        self._candidate = None  # it did not hold
+        return self._trusted
 
     def forget(self) -> None:
         """The adapter no longer holds any snapshot (a resumed run without saved snapshots)."""

@@ -141,7 +141,7 @@ class Monitor:
         return self._streams[index]
 
     def _rewind_detectors(self) -> None:
-        target = self.ledger.target()
+        target = self.policy.restored_to
         if target is not None:
             for index, stream in self._streams.items():
                 stream.rewind(target.detectors.get(str(index)))

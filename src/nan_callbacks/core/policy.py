@@ -12,7 +12,7 @@ from nan_callbacks.core.config import GuardConfig
 from nan_callbacks.core.decision import Decision
 from nan_callbacks.core.finding import Action, Finding
 from nan_callbacks.core.learning_rate import LearningRateScale
-from nan_callbacks.core.ledger import Ledger
+from nan_callbacks.core.ledger import Ledger, LedgerEntry
 from nan_callbacks.core.limits import Limits
 from nan_callbacks.core.observation import StepObservation
 from nan_callbacks.core.statistics import median
@@ -93,6 +93,10 @@ class Policy:
         """The same quantities in the applied steps since."""
         self._scale_before = 1.0
         """The learning rate's scale before that rollback."""
+        self.restored_to: LedgerEntry | None = None
+        """The snapshot of the last rollback, for the detectors to go back to as well."""
+        self._known_good = False
+        """Whether there was a rollback, and the last one went to a trusted snapshot."""
         self.gave_up = False
 
     def decide(self, seen: StepObservation, findings: list[Finding], *, suspicious: bool = False) -> Decision:
@@ -111,7 +115,8 @@ class Policy:
             broken = any(finding.code == "NAN103" for finding in findings)
             return self._give_up(findings, f"{findings[0].title}: configured to stop", restore=broken)
         if proposed is Action.ROLLBACK:
-            return self._roll_back(findings, findings[0].title)
+            at_once = any(finding.code == "NAN103" for finding in findings)
+            return self._roll_back(findings, findings[0].title, at_once=at_once)
         if seen.applied:
             return self._applied(seen, findings, suspicious=suspicious)
         return self._dropped(seen, findings) if findings else self._decision(Action.OBSERVE, findings, "")
@@ -130,7 +135,7 @@ class Policy:
             self.learning_rate.undo()  # rollbacks did not help: the loss value is broken and not the training
         if not findings and not suspicious:
             self.ledger.clean_step()
-        if seen.stream == self.spiking and self._is_as_large(seen):
+        if seen.stream == self.spiking and self._known_good and self._is_as_large(seen):
             self.learning_rate.take_back(self._scale_before)
             return self._data_have_changed(Action.OBSERVE, findings)
         return self._decision(Action.OBSERVE, findings, "", lr_recovered=recovered)
@@ -170,10 +175,10 @@ class Policy:
         run.add(findings)
         if run.length < self._suspicious_run():
             return self._decision(Action.SKIP_STEP, findings, "")
-        if self._rollbacks > 0 and self._applied_since_rollback == 0 and run.only_spikes:
+        if self._known_good and self._applied_since_rollback == 0 and run.only_spikes:
             return self._accept_level(findings)
         scale, only_spikes = self.learning_rate.scale, run.only_spikes
-        decision = self._roll_back(findings, f"{run.length} steps in a row were dropped")
+        decision = self._roll_back(findings, f"{run.length} steps in a row were dropped", at_once=not only_spikes)
         if only_spikes and decision.action is Action.ROLLBACK:
             self.spiking, self._scale_before, self._spikes = seen.stream, scale, dict(run.least)
         return decision
@@ -205,23 +210,33 @@ class Policy:
             level_accepted=True,
         )
 
-    def _roll_back(self, findings: list[Finding], reason: str) -> Decision:
-        target = self.ledger.target()
-        if self._rollbacks >= self.config.max_rollbacks or target is None:
-            tried = f"{self._rollbacks} rollback(s) brought no progress" if target else "there is no snapshot"
+    def _roll_back(self, findings: list[Finding], reason: str, *, at_once: bool) -> Decision:
+        """Go back and cut the learning rate.
+
+        Args:
+            findings: What was found.
+            reason: Why.
+            at_once: Whether it happened from one step to the next, so that the newest snapshot is none of it; the first
+                time that is tried.
+        """
+        if self._rollbacks >= self.config.max_rollbacks or self.ledger.target() is None:
+            known = self.ledger.target() is not None
+            tried = f"{self._rollbacks} rollback(s) brought no progress" if known else "there is no snapshot"
             return self._give_up(findings, f"{reason}, and {tried}", restore=True)
+        self.restored_to = self.ledger.choose(newest=at_once and self._rollbacks == 0)
+        self._known_good = self.restored_to is self.ledger.target()
         cut = self.learning_rate.cut(self._rollbacks)
         self._rollbacks += 1
         self._applied_since_rollback = 0
         self._runs.clear()
         self.spiking, self._spikes, self._afterwards = None, {}, {}
-        self.ledger.discard_candidate()
-        return self._decision(Action.ROLLBACK, findings, reason, lr_cut=cut, restore=True)
+        return self._decision(Action.ROLLBACK, findings, reason, lr_cut=cut, target=self.restored_to)
 
     def _give_up(self, findings: list[Finding], reason: str, *, restore: bool) -> Decision:
         """Stop; go back to the trusted snapshot unless the present state is not suspected."""
         self.gave_up = True
-        return self._decision(Action.STOP, findings, reason, restore=restore)
+        self.restored_to = self.ledger.target() if restore else None
+        return self._decision(Action.STOP, findings, reason, target=self.restored_to)
 
     def _decision(
         self,
@@ -230,13 +245,12 @@ class Policy:
         reason: str,
         *,
         lr_cut: float | None = None,
-        restore: bool = False,
+        target: LedgerEntry | None = None,
         level_accepted: bool = False,
         lr_recovered: bool = False,
     ) -> Decision:
         if action is Action.OBSERVE and not findings and not lr_recovered and not level_accepted:
             return _nothing(self.learning_rate.scale)
-        target = self.ledger.target() if restore else None
         return Decision(
             action=action,
             findings=tuple(findings),
@@ -261,6 +275,7 @@ class Policy:
             "scale_before": self._scale_before,
             "spikes": dict(self._spikes),
             "afterwards": {name: list(values) for name, values in self._afterwards.items()},
+            "known_good": self._known_good,
             "gave_up": self.gave_up,
             "learning_rate": self.learning_rate.state_dict(),
         }
@@ -276,6 +291,7 @@ class Policy:
         self._scale_before = float(state.get("scale_before", 1.0))
         self._spikes = dict(state.get("spikes", {}))
         self._afterwards = {name: list(values) for name, values in state.get("afterwards", {}).items()}
+        self._known_good = bool(state.get("known_good", self._rollbacks > 0))
         self.gave_up = bool(state["gave_up"])
         self.learning_rate.load_state_dict(state["learning_rate"])
 
