@@ -198,7 +198,7 @@ class GuardSession:
         measured = measure(
             gradients,
             loss=self._loss(scale),
-            statistics_jump=self.window.buffers.statistics_jump(),
+            statistics_jump=self.window.variances.jump(),
             inverse_scale=1.0 / scale if fused and scale else 1.0,
         )
         measured = self._agree(measured)
@@ -252,7 +252,9 @@ class GuardSession:
         if seen.grad_norm_is_finite and seen.loss_is_finite:
             return replace(seen, batch_finite=batch_finite)
         names, parameters = self._parameters()
-        bad = non_finite_tensors(names, parameters)
+        by_name = dict(zip(names, parameters, strict=True))
+        found = non_finite_tensors(names, parameters)
+        bad = tuple(name for name in found if not self.window.state.mends(by_name[name]))
         return replace(
             seen,
             batch_finite=batch_finite,
@@ -385,6 +387,7 @@ class GuardSession:
             self.snapshots.capture_step_start()
         if self.monitor.snapshot_is_due() and self.check_parameters():
             self.snapshots.capture(self.monitor.snapshot_slot(), self.window.rng)
+            self.window.state.look()
 
     def _parameters(self) -> tuple[list[str], list[Tensor]]:
         named = [(n, p) for n, p in self.module.named_parameters() if p.is_floating_point() or p.is_complex()]
