@@ -91,7 +91,7 @@ class Messy(TinyModule):
     def everything(self):
         return {
             "attributes": [self.count, list(self.history), dict(self.by_name), self.meter.total, self.plain.clone(),
-                           self.generator.get_state().clone(), self.hidden[0].weight.detach().clone(), self.hidden[0].bias.detach().clone(),
+                           self.generator.get_state().clone(), copy.deepcopy(self.hidden[0].state_dict()),
                            [module.training for module in self.modules()], sorted(vars(self))],
             "gradients": [None if p.grad is None else p.grad.clone() for p in self.parameters()],
             "flags": [p.requires_grad for p in self.parameters()],

@@ -1,4 +1,4 @@
-"""State that a step writes without any sign of it, and frozen parameters that it writes by hand: codebooks, teachers."""
+"""State that a step writes without any sign of it, and frozen parameters that it writes: codebooks, teachers."""
 
 import copy
 
@@ -60,14 +60,16 @@ class WithTeacher(TinyModule):
 @pytest.mark.parametrize("write", WAYS.values(), ids=WAYS)
 @pytest.mark.parametrize(
     ("module", "at"),
-    [(WithBuffer, 0), (WithBuffer, AT_FAULT), (WithLargeBuffer, 0), (WithLargeBuffer, AT_FAULT), (WithTeacher, AT_FAULT)],
-)  # fmt: skip
+    [(WithBuffer, 0), (WithBuffer, AT_FAULT), (WithLargeBuffer, 0), (WithLargeBuffer, AT_FAULT), (WithTeacher, 6)],
+)
 def test_state_is_put_back_however_it_was_written(module, at, write):
     assert_as_if_never_drawn(lambda: module(write), (at,))
 
 
 def test_a_codebook_survives_one_bad_batch_early_and_one_late():
-    run = fit(lambda: WithLargeBuffer(WAYS["in place of .data"]), spoiled(healthy_batches(), [1, 7]), guard=strict_guard())
+    run = fit(
+        lambda: WithLargeBuffer(WAYS["in place of .data"]), spoiled(healthy_batches(), [1, 7]), guard=strict_guard()
+    )
     assert run.state["buffers"]["average"].isfinite().all()
     assert (run.guard.summary["skipped_steps"], run.guard.summary["rollbacks"]) == (2, 0)
 

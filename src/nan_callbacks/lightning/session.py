@@ -159,9 +159,10 @@ class GuardSession:
             epoch=last.epoch if last else self.trainer.current_epoch,
             batch_index=last.batch_index if last else 0,
             non_finite_parameters=len(bad),
+            non_finite_frozen=self._frozen(bad),
             non_finite_names=bad[:3],
             applied=False,
-            optimizer_name=self._optimizer_names(),
+            optimizer_name=", ".join(type(optimizer).__name__ for optimizer in self.trainer.optimizers),
         )
         decision = self._judge(seen, is_step=False)
         self._report_found()
@@ -259,6 +260,7 @@ class GuardSession:
             seen,
             batch_finite=batch_finite,
             non_finite_parameters=len(bad),
+            non_finite_frozen=self._frozen(bad),
             non_finite_names=bad[:3] or seen.non_finite_names,
         )
 
@@ -393,5 +395,5 @@ class GuardSession:
         named = [(n, p) for n, p in self.module.named_parameters() if p.is_floating_point() or p.is_complex()]
         return [name for name, _ in named], [parameter for _, parameter in named]
 
-    def _optimizer_names(self) -> str:
-        return ", ".join(type(optimizer).__name__ for optimizer in self.trainer.optimizers)
+    def _frozen(self, names: tuple[str, ...]) -> int:
+        return sum(not self.module.get_parameter(name).requires_grad for name in names)

@@ -1,5 +1,7 @@
-"""What a training step writes besides its output, its gradients and its update, kept so that a dropped batch leaves
-no trace: buffers, and parameters that no gradient reaches (moving averages, teachers)."""
+"""What a training step writes besides its output, its gradients and its update, kept for dropped batches.
+
+These are buffers, and parameters that no gradient reaches: moving averages, teachers.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +26,9 @@ class ForwardState:
       buffers are copied at every step.
     - Any other buffer is copied after its version or its address changed, so that large masks and tables cost nothing.
     - A frozen parameter is copied once it was seen to be written: frozen backbones cost no memory.
-    - Writing through ``.data`` or NumPy shows in neither version nor address. Values are compared with the copies (those
-      of frozen parameters by a sample) at the captures 1, 2, 4, 8, ... and whenever :meth:`look` is called. Who was seen
-      to write like that is copied at every step from then on.
+    - Writing through ``.data`` or NumPy shows in neither version nor address. So values are compared with the copies
+      (those of frozen parameters by a sample) at the captures 1, 2, 4, 8, ... and whenever :meth:`look` is called. What
+      was seen to be written like that is copied at every step from then on.
 
     Args:
         module: The module whose state is kept.
@@ -69,7 +71,9 @@ class ForwardState:
     def _find(self) -> tuple[list[KeptTensor], list[KeptTensor], list[KeptTensor]]:
         """What is copied at every step in any case, other buffers, and other frozen parameters."""
         before, self._known = self._known, {}
-        always, buffers, parameters = [], [], []
+        always: list[KeptTensor] = []
+        buffers: list[KeptTensor] = []
+        parameters: list[KeptTensor] = []
         for owner in self._module.modules():
             running = isinstance(owner, NORMALISATION)
             for name in owner._buffers:

@@ -121,8 +121,9 @@ def those_that_moved(kept: Iterable[KeptTensor]) -> list[KeptTensor]:
     found = []
     for each in kept:  # at every step: plain attributes, no calls that could be spared
         tensor: Any = each.home.get(each.name)
+        noted: Any = each.tensor  # mypy takes the one for the other after the comparison
         if (
-            tensor is not each.tensor
+            tensor is not noted
             or (each.counts and tensor._version != each.version)
             or (each.pointer and tensor.data_ptr() != each.pointer)
         ):
@@ -135,7 +136,8 @@ def those_in_other_memory(kept: Iterable[KeptTensor]) -> list[KeptTensor]:
     found = []
     for each in kept:
         tensor: Any = each.home.get(each.name)
-        if tensor is not each.tensor or tensor.data_ptr() != each.pointer:
+        noted: Any = each.tensor
+        if tensor is not noted or tensor.data_ptr() != each.pointer:
             found.append(each)
     return found
 
