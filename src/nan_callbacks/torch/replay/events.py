@@ -25,6 +25,8 @@ class Event:
     """What it came with from outside."""
     is_intentional: bool = False
     """An Inf that the code wrote down itself, such as a mask. Blamed only if nothing else is left."""
+    picked_from: str = ""
+    """Of a lookup that picked -Inf out of a mask: the buffer that holds the mask."""
     from_inf: bool = False
     """A NaN out of an Inf, as in Inf - Inf."""
     parents: list[Event] = field(default_factory=list)

@@ -82,7 +82,9 @@ class Verdict:
             module_type=module_type(label.owner),
             module_is_custom=is_custom(label.owner),
             is_trained=is_trained,
-            detail=f"The {what} {label.name} was non-finite before the step{writer}.",
+            detail=f"The {what} {label.name} was non-finite before the step{writer}."
+            if not event.is_intentional
+            else f"The {what} {label.name} holds -Inf, as a mask may, but something that it masks was used.",
         )
 
     def _rows_of_part(self, label: Label) -> tuple[int, ...] | None:
@@ -152,7 +154,7 @@ class Verdict:
             result=event.result,
             rows=tuple(too_long) or event.rows,
             time_step=self._time_step(event, operation),
-            detail=detail or next(iter(too_long.values()), ""),
+            detail=_detail(event, custom, hidden) or next(iter(too_long.values()), ""),
         )
 
     def _time_step(self, event: Event, operation: Operation) -> int | None:
@@ -192,6 +194,14 @@ class Verdict:
             operands=tuple(summarise(value, name) for name, value in named),
             detail=f"{type(error).__name__}: {message}",
         )
+
+
+def _detail(event: Event, custom: str, hidden: bool) -> str:
+    if custom:
+        return f"In the hand-written gradient of {custom}."
+    if event.picked_from:
+        return f"It picked -Inf, which {event.picked_from} holds as a mask."
+    return _HIDDEN if hidden else ""
 
 
 def _rank(event: Event) -> int:
