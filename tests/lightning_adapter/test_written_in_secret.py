@@ -76,7 +76,7 @@ def test_a_codebook_survives_one_bad_batch_early_and_one_late():
 
 def test_frozen_weights_that_nobody_writes_are_not_copied():
     module = nn.Linear(64, 64).requires_grad_(False)
-    state = ForwardState(module)
+    state = ForwardState(module.modules)
     for _ in range(4):
         state.capture()
         state.look()

@@ -24,7 +24,7 @@ class Window:
     """
 
     def __init__(self, trainer: Any, module: torch.nn.Module) -> None:
-        self.state = ForwardState(module)
+        self.state = ForwardState(module.modules)
         self.variances = RunningVariances(module)
         self._module = module
         self.metrics = MetricMemory(trainer, module)

@@ -5,6 +5,7 @@ These are buffers, and parameters that no gradient reaches: moving averages, tea
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ copies in some 20 microseconds. Nothing can be written to them unnoticed."""
 
 
 class ForwardState:
-    """Copies of the buffers and of written frozen parameters of a module, as they were at the start of a step.
+    """Copies of the buffers and of written frozen parameters of some modules, as they were at the start of a step.
 
     - Running statistics, whose kernels write without raising a version counter (seen with torch 2.13), and small
       buffers are copied at every step.
@@ -31,12 +32,12 @@ class ForwardState:
       was seen to be written like that is copied at every step from then on.
 
     Args:
-        module: The module whose state is kept.
+        modules: Returns the modules whose own buffers and parameters are kept, such as ``module.modules``.
         parameters: Whether frozen parameters are kept as well.
     """
 
-    def __init__(self, module: nn.Module, *, parameters: bool = True) -> None:
-        self._module, self._with_parameters = module, parameters
+    def __init__(self, modules: Callable[[], Iterable[nn.Module]], *, parameters: bool = True) -> None:
+        self._modules, self._with_parameters = modules, parameters
         self._known: dict[tuple[int, str], KeptTensor] = {}
         self._always = CopiedTogether()
         self._seldom: list[KeptTensor] = []
@@ -74,7 +75,7 @@ class ForwardState:
         always: list[KeptTensor] = []
         buffers: list[KeptTensor] = []
         parameters: list[KeptTensor] = []
-        for owner in self._module.modules():
+        for owner in self._modules():
             running = isinstance(owner, NORMALISATION)
             for name in owner._buffers:
                 kept = self._know(before, owner._buffers, name, is_parameter=False)
@@ -119,7 +120,7 @@ class ForwardState:
 
     @torch.no_grad()
     def look(self) -> None:
-        """Compare values with copies, right after a capture: who writes in secret is copied at every step from now."""
+        """Compare values with copies, between two steps: who writes in secret is copied at every step from now on."""
         self._looked_at = self._captures
         secret = those_with_other_values(self._seldom)
         for kept in secret:

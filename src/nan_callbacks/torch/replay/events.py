@@ -25,8 +25,6 @@ class Event:
     """What it came with from outside."""
     is_intentional: bool = False
     """An Inf that the code wrote down itself, such as a mask. Blamed only if nothing else is left."""
-    picked_from: str = ""
-    """Of a lookup that picked -Inf out of a mask: the buffer that holds the mask."""
     from_inf: bool = False
     """A NaN out of an Inf, as in Inf - Inf."""
     parents: list[Event] = field(default_factory=list)
@@ -37,6 +35,8 @@ class Event:
     """In the backward pass: the gradient that came in."""
     rows: tuple[int, ...] | None = None
     time_step: int | None = None
+    picked_from: str = ""
+    """Of a lookup that picked -Inf out of a mask: the buffer that holds the mask."""
 
     @property
     def phase(self) -> Phase:
