@@ -653,7 +653,7 @@ def test_labels_that_a_mask_rules_out_are_wrong_if_they_are_few(rows):
     tags = TensorSummary(name="tags", shape=(16, 10), dtype="int64", minimum=0.0, maximum=2.0)
     evidence = Evidence(
         seen=seen(),
-        batch=(BatchPart(role=Role.TARGET, failed=tags, recent=tags),),
+        batch=(BatchPart(role=Role.TARGET, failed=tags, recent=tags, is_integral=True),),
         replay=ReplayResult(origin=origin, reproduced=True),
     )
     assert ("DATA504" in [each.code for each in hypothesise(evidence)]) is (len(rows) == 1)
