@@ -26,7 +26,6 @@ class Window:
     def __init__(self, trainer: Any, module: torch.nn.Module) -> None:
         self.state = ForwardState(module.modules)
         self.variances = RunningVariances(module)
-        self._module = module
         self.metrics = MetricMemory(trainer, module)
         self.losses: list[Tensor] = []
         """Losses as they went into the backward pass since the last optimizer step."""
@@ -46,8 +45,7 @@ class Window:
     def refresh(self) -> None:
         """The module may have changed its structure."""
         self.state.refresh()
-        self.variances = RunningVariances(self._module)
-        self.variances.forget_jump()
+        self.variances.refresh()
         self.metrics.refresh()
 
     def forget_rng(self) -> None:

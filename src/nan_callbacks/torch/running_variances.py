@@ -17,9 +17,14 @@ class RunningVariances:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        owners = [owner for owner in module.modules() if isinstance(owner, NORMALISATION)]
-        self._variances = [owner.running_var for owner in owners if owner.running_var is not None]
+        self._module = module
         self._norms: Tensor | None = None
+        self._find()
+
+    def refresh(self) -> None:
+        """Look for normalisation layers anew, and compare the next step with the state as it is now."""
+        self._find()
+        self.forget_jump()
 
     def jump(self) -> Tensor | None:
         """Largest growth factor of a running variance's norm since the last call.
@@ -33,6 +38,10 @@ class RunningVariances:
     def forget_jump(self) -> None:
         """The last step was undone: compare the next one with the state before it."""
         self._norms = self._measure()
+
+    def _find(self) -> None:
+        owners = [owner for owner in self._module.modules() if isinstance(owner, NORMALISATION)]
+        self._variances = [owner.running_var for owner in owners if owner.running_var is not None]
 
     def _measure(self) -> Tensor | None:
         if not self._variances:

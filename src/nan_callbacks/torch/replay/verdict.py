@@ -139,7 +139,7 @@ class Verdict:
             operands = [summary for summary in operands if not summary.name.startswith("grad")] + [event.gradient]
         custom = operation.custom_function
         too_long = unalignable(operation)
-        detail = f"In the hand-written gradient of {custom}." if custom else _HIDDEN if hidden else ""
+        detail = _detail(event, custom, hidden)
         return Origin(
             kind=OriginKind.OPERATION,
             operation=name,
@@ -154,7 +154,7 @@ class Verdict:
             result=event.result,
             rows=tuple(too_long) or event.rows,
             time_step=self._time_step(event, operation),
-            detail=_detail(event, custom, hidden) or next(iter(too_long.values()), ""),
+            detail=detail or next(iter(too_long.values()), ""),
         )
 
     def _time_step(self, event: Event, operation: Operation) -> int | None:
