@@ -77,7 +77,7 @@ class LightningSeam:
         journal = Journal(None, None)
         self.session = GuardSession(self.trainer, self.module, Monitor(GuardConfig(**stream.settings)), journal)
         # There is no layer to normalise anything: the one number of a stream that no real tensor holds.
-        self.session.window.buffers.statistics_jump = lambda: torch.tensor(self._step.jump)
+        self.session.window.variances.jump = lambda: torch.tensor(self._step.jump)
         self._watch_snapshots()
 
     def play(self) -> Played:

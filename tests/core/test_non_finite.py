@@ -99,6 +99,18 @@ def test_non_finite_parameters_roll_back_at_once():
     assert "an update of Adam made them from finite gradients" in decision.findings[0].detail
 
 
+def test_frozen_parameters_are_not_blamed_on_the_optimizer():
+    run = SimulatedRun()
+    run.healthy(160)
+
+    about = {"non_finite_parameters": 2, "non_finite_frozen": 2, "non_finite_names": ("teacher.weight", "teacher.bias")}
+    decision = run.attempt(loss=math.nan, grad_norm=math.nan, optimizer_name="Adam", **about)
+
+    assert decision.action is ROLLBACK
+    assert "Adam" not in decision.findings[0].detail
+    assert "frozen" in decision.findings[0].detail
+
+
 def test_non_finite_parameters_are_only_reported_when_the_user_only_observes():
     run = SimulatedRun(on_non_finite="observe")
     run.healthy(10)

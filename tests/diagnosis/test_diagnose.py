@@ -633,6 +633,32 @@ def test_a_cast_by_hand_is_to_blame_for_what_float32_would_hold(dtype, operation
     assert ("OPT604" in [each.code for each in hypothesise(evidence)]) is told
 
 
+@pytest.mark.parametrize("is_trained", [True, False])
+def test_an_optimizer_is_not_blamed_for_what_it_does_not_write(is_trained):
+    origin = Origin(kind=OriginKind.PARAMETERS, operation="codebook", is_trained=is_trained)
+    evidence = Evidence(seen=seen(), replay=ReplayResult(origin=origin, reproduced=True))
+    assert ("OPT605" in [each.code for each in hypothesise(evidence)]) is is_trained
+
+
+@pytest.mark.parametrize("frozen", [0, 2])
+def test_an_optimizer_is_not_blamed_for_frozen_parameters(frozen):
+    broken = seen(non_finite_parameters=2, non_finite_frozen=frozen)
+    assert ("OPT605" in [each.code for each in hypothesise(Evidence(seen=broken))]) is (frozen == 0)
+
+
+@pytest.mark.parametrize("rows", [(9,), tuple(range(12))])
+def test_labels_that_a_mask_rules_out_are_wrong_if_they_are_few(rows):
+    scores = TensorSummary(name="self", shape=(3, 3), dtype="float32", negative_inf=1)
+    origin = Origin(kind=OriginKind.OPERATION, operation="index", operands=(scores,), rows=rows)
+    tags = TensorSummary(name="tags", shape=(16, 10), dtype="int64", minimum=0.0, maximum=2.0)
+    evidence = Evidence(
+        seen=seen(),
+        batch=(BatchPart(role=Role.TARGET, failed=tags, recent=tags, is_integral=True),),
+        replay=ReplayResult(origin=origin, reproduced=True),
+    )
+    assert ("DATA504" in [each.code for each in hypothesise(evidence)]) is (len(rows) == 1)
+
+
 def raising(kind):
     origin = Origin(kind=OriginKind.EXCEPTION, operation=kind, detail=f"{kind}: something about it")
     replay = ReplayResult(origin=origin, reproduced=True)

@@ -133,3 +133,29 @@ def test_the_loss_in_the_events_is_that_of_the_batch():
 
     assert incident["step"] == 7
     assert incident["loss"] == pytest.approx(1e8, rel=0.01)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="about buffers of torch")
+@pytest.mark.parametrize("way", ["in place", "in place of .data"])
+def test_buffers_that_layers_register_with_torch_are_put_back(way):
+    import torch
+
+    class Centred(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("centre", torch.zeros(4))
+
+        def call(self, x, training=None):
+            if training:
+                with torch.no_grad():
+                    (self.centre if way == "in place" else self.centre.data).lerp_(x.mean(0), 0.1)
+            return x - self.centre
+
+    def centred_first():
+        return keras.Sequential([keras.layers.Input((4,)), Centred(), keras.layers.Dense(1)])
+
+    model, callback, _, reference, _ = never_drawn([0, 6], with_fault(data(), [0, 6]), make=centred_first)
+
+    assert (callback.summary["skipped_steps"], callback.summary["rollbacks"]) == (2, 0)
+    assert model.layers[0].centre.tolist() == reference.layers[0].centre.tolist()
+    assert same(state(model), state(reference))

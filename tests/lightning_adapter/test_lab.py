@@ -67,6 +67,7 @@ class Messy(TinyModule):
         self.meter = SimpleNamespace(total=0.0)
         self.plain, self.generator = torch.zeros(2), torch.Generator().manual_seed(5)
         self.hidden = [nn.Linear(2, 2)]
+        self.frozen = nn.Parameter(torch.ones(2), requires_grad=False)
 
     def training_step(self, batch, batch_idx):
         self.count += 1
@@ -76,6 +77,10 @@ class Messy(TinyModule):
         self.plain += torch.rand(2, generator=self.generator)
         with torch.no_grad():
             self.hidden[0].weight.mul_(0.5)
+            self.hidden[0].bias.data = self.hidden[0].bias.data * 0.5
+            self.plain.data = self.plain.data * 0.5
+            self.seen.data.mul_(0.5)
+            self.frozen.data = self.frozen.data * 0.5
             self.direction.weight.mul_(0.999)
         self.net.eval() if batch_idx == HELD_AT else self.net.train()
         print("loud")
@@ -86,7 +91,7 @@ class Messy(TinyModule):
     def everything(self):
         return {
             "attributes": [self.count, list(self.history), dict(self.by_name), self.meter.total, self.plain.clone(),
-                           self.generator.get_state().clone(), self.hidden[0].weight.detach().clone(),
+                           self.generator.get_state().clone(), copy.deepcopy(self.hidden[0].state_dict()),
                            [module.training for module in self.modules()], sorted(vars(self))],
             "gradients": [None if p.grad is None else p.grad.clone() for p in self.parameters()],
             "flags": [p.requires_grad for p in self.parameters()],

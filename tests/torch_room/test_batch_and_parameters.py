@@ -128,6 +128,48 @@ def test_non_finite_running_statistics_are_named():
     assert (origin.kind, origin.operation) == (OriginKind.PARAMETERS, "body.1.running_mean")
 
 
+@pytest.mark.parametrize("kind", ["buffer", "frozen parameter", "parameter"])
+def test_only_what_is_trained_is_an_optimizers_doing(kind):
+    net = Net(nn.Linear(6, 6))
+    value = torch.tensor([1.0, float("nan")])
+    if kind == "buffer":
+        net.register_buffer("scale", value)
+    else:
+        net.scale = nn.Parameter(value, requires_grad=kind == "parameter")
+    x, y = make_batch()
+    result = replay(
+        lambda: F.cross_entropy(net(x) * net.scale.sum(), y),
+        modules={"": net},
+        parameters={name: each for name, each in net.named_parameters() if each.requires_grad},
+        batch=(x, y),
+    )
+    origin = origin_of(result)
+
+    assert (origin.kind, origin.operation) == (OriginKind.PARAMETERS, "scale")
+    assert origin.is_trained is (kind == "parameter")
+    assert f"The {kind} scale" in origin.detail
+    assert ("no optimizer" in origin.detail) is (kind != "parameter")
+
+
+def test_who_picks_an_entry_of_a_legal_mask_is_named_rather_than_the_mask():
+    net = Net(nn.Linear(6, 6))
+    net.register_buffer("forbidden", torch.tensor([0.0, 0.0, float("-inf"), 0.0]))
+    x, y = make_batch()
+    y = y.clamp(max=1)
+    y[5] = 2
+    scores = nn.Parameter(torch.zeros(4))
+    result = replay(
+        lambda: F.cross_entropy(net(x), y) - (scores + net.forbidden)[y].mean(),
+        modules={"": net},
+        parameters={**dict(net.named_parameters()), "scores": scores},
+        batch=(x, y),
+    )
+    origin = origin_of(result)
+
+    assert (origin.kind, origin.operation, origin.rows) == (OriginKind.OPERATION, "index", (5,))
+    assert "forbidden holds as a mask" in origin.detail
+
+
 def test_the_batch_comes_before_the_parameters():
     net = Net(nn.Linear(6, 6))
     with torch.no_grad():

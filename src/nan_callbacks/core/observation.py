@@ -36,6 +36,8 @@ class StepObservation:
     """Names of the first few parameters with a non-finite gradient (or value, if the parameters are at fault)."""
     non_finite_parameters: int | None = None
     """Number of parameters that were non-finite before this step. None: not looked at (only incidents look)."""
+    non_finite_frozen: int = 0
+    """How many of these are frozen: no optimizer writes them."""
     batch_finite: bool | None = None
     """False if the batch itself holds a NaN or an Inf. None: not looked at (only incidents look)."""
     param_norm: float | None = None
@@ -60,6 +62,11 @@ class StepObservation:
     def grad_norm_is_finite(self) -> bool:
         """Whether there is a gradient norm and it is finite."""
         return self.grad_norm is not None and math.isfinite(self.grad_norm)
+
+    @property
+    def optimizer_broke_parameters(self) -> bool:
+        """Whether there are non-finite parameters that an optimizer writes."""
+        return (self.non_finite_parameters or 0) > self.non_finite_frozen
 
     @property
     def left_to_scaler(self) -> bool:

@@ -32,6 +32,10 @@ class OriginKind(enum.StrEnum):
     """The step raised an error (a label out of range, a negative scale of a distribution)."""
 
 
+WRITTEN_BY_HAND = ": no optimizer writes it, but the forward pass of an earlier step or other code"
+"""What is true of a buffer or a frozen parameter that was non-finite before the step."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SourceLine:
     """A line of the user's own code: the innermost frame outside of installed libraries and of this package."""
@@ -69,6 +73,8 @@ class Origin:
     """Whether that module's class is the user's own (outside of the installed frameworks)."""
     custom_gradient: bool = False
     """Whether a hand-written gradient (autograd function, ``custom_gradient``, ``custom_vjp``) produced it."""
+    is_trained: bool = True
+    """Of ``PARAMETERS``: whether an optimizer updates it. A buffer or a frozen parameter is written by other code."""
     source: SourceLine | None = None
     operands: tuple[TensorSummary, ...] = ()
     """What went in. For the backward phase: the operands of the forward operation, then the incoming gradient, named

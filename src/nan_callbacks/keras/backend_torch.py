@@ -22,7 +22,8 @@ from nan_callbacks.keras.model_parts import (
 )
 from nan_callbacks.keras.readings import LR_SCALE, Reading, in_single
 from nan_callbacks.keras.snapshot import Snapshot, VariableGroups, variable_groups
-from nan_callbacks.keras.torch_state import KeptState, random_streams, set_random_streams
+from nan_callbacks.keras.torch_state import BufferCopies, KeptState, random_streams, set_random_streams, torch_modules
+from nan_callbacks.torch.forward_state import ForwardState
 from nan_callbacks.torch.measure import measure, non_finite_tensors, parameter_norms
 from nan_callbacks.torch.snapshot import copy_pairs
 
@@ -44,6 +45,8 @@ class GuardedStep:
         self.slots: dict[int, Snapshot] = {}
         self.groups: VariableGroups | None = None
         self.kept = KeptState()
+        self.buffers = ForwardState(tuple, parameters=False)
+        """Of layers and torch modules, beside their variables."""
         self.variances: list[int] = []
         """Places of the running variances among the kept variables."""
         self.interception = Interception(model, self.optimizers, "apply")
@@ -68,6 +71,7 @@ class GuardedStep:
         self.groups = variable_groups(model, self.optimizers)
         state = unique([*state_of(model), *model.metrics_variables])
         self.kept = KeptState(state)
+        self.buffers = ForwardState(lambda: torch_modules(model), parameters=False)
         index = {id(variable): i for i, variable in enumerate(state)}
         self.variances = [index[id(each)] for each in running_variances(model) if id(each) in index]
 
@@ -94,10 +98,12 @@ class GuardedStep:
         live = [variable.value.detach() for variable in self.groups.all]
         kept = self.slots.get(slot)
         if kept is None:
-            self.slots[slot] = Snapshot(epoch, [tensor.clone() for tensor in live], random_streams())
+            values = [tensor.clone() for tensor in live]
+            self.slots[slot] = Snapshot(epoch, values, random_streams(), BufferCopies(self.model))
             return
         copy_pairs(list(zip(kept.values, live, strict=True)))
-        kept.epoch, kept.rng = epoch, random_streams()
+        kept.epoch, kept.rng, kept.buffers = epoch, random_streams(), BufferCopies(self.model)
+        self.buffers.look()
 
     def restore(self, slot: int, epoch: int) -> None:
         """Put a slot back."""
@@ -108,6 +114,9 @@ class GuardedStep:
         wanted = self.groups.restored(same_epoch)
         with torch.no_grad():
             copy_pairs([(to, kept) for to, kept, put in zip(live, snapshot.values, wanted, strict=True) if put])
+        if snapshot.buffers is not None:
+            snapshot.buffers.restore()
+            self.buffers.refresh()
         if same_epoch:  # the next epoch's order of the data is drawn from these streams
             set_random_streams(snapshot.rng)
 
@@ -139,6 +148,7 @@ class _Step:
         self.readings: list[Reading] = []
         self.ran: list[bool] = []
         owner.kept.capture()
+        owner.buffers.capture()
         self.random = random_streams()
 
     def on_loss(self, loss: Any, *, final: bool) -> None:
@@ -203,6 +213,7 @@ class _Step:
         """Undo what a dropped step wrote besides the weights: statistics, seeds, metrics, the random stream."""
         partly = any(self.ran)  # another update of this step went through, or the scaler took over
         self.owner.kept.restore(only_non_finite=partly)
+        self.owner.buffers.restore(only_non_finite=partly)
         if not partly:
             set_random_streams(self.random)
 

@@ -16,8 +16,9 @@ from nan_callbacks.keras.lab_hands import Numbers, Probe, Turns, Watcher, models
 from nan_callbacks.keras.lab_state import attributes_kept, loss_objects
 from nan_callbacks.keras.model_parts import optimizers_of
 from nan_callbacks.keras.replay_state import all_variables, layer_losses_kept, python_streams_kept
+from nan_callbacks.keras.torch_state import torch_modules
 from nan_callbacks.torch.lab_start import Widened, cast_state
-from nan_callbacks.torch.lab_state import stand_ins
+from nan_callbacks.torch.lab_state import buffer_stand_ins, stand_ins
 
 
 class StepHands:
@@ -41,6 +42,7 @@ class StepHands:
             stack.enter_context(layer_losses_kept(model))
             stack.enter_context(stand_ins(model, (), [*model.metrics, *optimizers_of(model), *loss_objects(model)]))
             stack.enter_context(_stand_ins(self._others()))
+            stack.enter_context(buffer_stand_ins(torch_modules(model)))
             stack.enter_context(torch.enable_grad())
             yield
 

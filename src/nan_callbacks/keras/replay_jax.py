@@ -138,7 +138,12 @@ class _Run:
             for variable, array in zip(variables, group, strict=True):
                 place = OUTSIDE if index >= MOMENTS else owner_of(self.model, variable)
                 node = self.trace.given(
-                    OriginKind.PARAMETERS, variable.path, array, maskable=index != WEIGHTS, place=place
+                    OriginKind.PARAMETERS,
+                    variable.path,
+                    array,
+                    maskable=index != WEIGHTS,
+                    place=place,
+                    is_trained=index == WEIGHTS or index >= MOMENTS,
                 )
                 values.append(Value(array, node))
         return values

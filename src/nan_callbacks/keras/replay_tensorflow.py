@@ -93,6 +93,7 @@ class _Run:
             node = self.trace.given(OriginKind.BATCH, name, _dense(part), maskable=True)
             if node is not None:
                 self.hooks.know(part, node)
+        fixed = {id(variable) for variable in self.model.non_trainable_variables}
         for variable in all_variables(self.model):
             if not _is_float(variable.value):
                 continue
@@ -103,6 +104,7 @@ class _Run:
                 variable.value.value(),
                 maskable=not variable.trainable,
                 place=place,
+                is_trained=id(variable) not in fixed,
             )
             if node is not None:
                 self.hooks.know_variable(variable.value, node)

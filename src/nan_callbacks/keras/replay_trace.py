@@ -12,7 +12,7 @@ import numpy as np
 from nan_callbacks.core.tensor_summary import TensorSummary
 from nan_callbacks.diagnosis.blame import ELEMENTWISE, BlameGraph, Node, has_fresh
 from nan_callbacks.diagnosis.operations import neutral_name
-from nan_callbacks.diagnosis.origin import Origin, OriginKind, Phase
+from nan_callbacks.diagnosis.origin import WRITTEN_BY_HAND, Origin, OriginKind, Phase
 from nan_callbacks.keras.replay_layers import OUTSIDE, Place
 from nan_callbacks.keras.replay_sites import Site
 
@@ -52,6 +52,7 @@ class Given:
     value: np.ndarray
     dtype: str
     place: Place = OUTSIDE
+    is_trained: bool = True
 
 
 @dataclass
@@ -93,7 +94,16 @@ class Trace:
         """Whether a backend's array holds a NaN or an Inf."""
         return self._is_float(value) and not self._all_finite(value)
 
-    def given(self, kind: OriginKind, name: str, value: Any, *, maskable: bool, place: Place = OUTSIDE) -> int | None:
+    def given(
+        self,
+        kind: OriginKind,
+        name: str,
+        value: Any,
+        *,
+        maskable: bool,
+        place: Place = OUTSIDE,
+        is_trained: bool = True,
+    ) -> int | None:
         """Note something that was there before the step.
 
         Args:
@@ -102,6 +112,7 @@ class Trace:
             value: A backend's array.
             maskable: Whether -Inf in it may be a mask.
             place: The layer that holds it.
+            is_trained: Whether an optimizer writes it.
 
         Returns:
             Its node, or None if it is finite.
@@ -110,7 +121,7 @@ class Trace:
             return None
         array = self._numpy(value)
         legal = maskable and not bool(np.isnan(array).any() or np.isposinf(array).any())
-        return self.graph.given(kind, Given(name, array, dtype_name(value), place), legal=legal)
+        return self.graph.given(kind, Given(name, array, dtype_name(value), place, is_trained), legal=legal)
 
     def count(self) -> None:
         """One more operation was looked at.
@@ -186,6 +197,8 @@ class Trace:
                 module=given.place.path,
                 module_type=given.place.kind,
                 module_is_custom=given.place.is_custom,
+                is_trained=given.is_trained,
+                detail="" if given.is_trained or node.legal else f"It was non-finite before the step{WRITTEN_BY_HAND}.",
                 result=TensorSummary.of(given.value, name=given.name, dtype=given.dtype),
                 rows=bad_rows(given.value, self._rows) if node.kind is OriginKind.BATCH else None,
             )

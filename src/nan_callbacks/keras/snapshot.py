@@ -17,6 +17,8 @@ class Snapshot:
     """Backend arrays, in the order of the variables."""
     rng: Any = None
     """Streams outside of variables, for the backends that have them."""
+    buffers: Any = None
+    """State outside of variables that goes back with them, on torch. It does not travel in checkpoints."""
 
 
 @dataclass(frozen=True)

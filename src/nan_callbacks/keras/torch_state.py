@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nan_callbacks.torch.snapshot import copy_pairs, grouped
 
@@ -52,6 +52,42 @@ class KeptState:
         """
         pairs = zip(self.live, self.before, strict=True)
         copy_pairs([(live, old) for live, old in pairs if not (only_non_finite and bool(torch.isfinite(live).all()))])
+
+
+def torch_modules(model: Any) -> list[nn.Module]:
+    """A model's layers and the torch modules inside of them, each once. Keras does not register layers with torch."""
+    found: dict[int, nn.Module] = {}
+    for layer in model._flatten_layers(include_self=True, recursive=True):
+        if isinstance(layer, nn.Module):
+            found.update({id(module): module for module in layer.modules()})
+    return list(found.values())
+
+
+class BufferCopies:
+    """The buffers that layers and torch modules register beside Keras variables, for a snapshot.
+
+    Args:
+        model: The model.
+    """
+
+    def __init__(self, model: Any) -> None:
+        owners = [module._buffers for module in torch_modules(model)]
+        self._copies = [
+            (home, name, buffer, None if buffer is None else buffer.detach().clone())
+            for home in owners
+            for name, buffer in home.items()
+        ]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put the copies back."""
+        for home, name, buffer, copy in self._copies:
+            if buffer is not None and copy is not None:
+                if buffer.shape != copy.shape:
+                    buffer.data = copy.clone()
+                else:
+                    buffer.copy_(copy)
+            home[name] = buffer
 
 
 def random_streams() -> tuple[Any, Any]:

@@ -159,9 +159,10 @@ class GuardSession:
             epoch=last.epoch if last else self.trainer.current_epoch,
             batch_index=last.batch_index if last else 0,
             non_finite_parameters=len(bad),
+            non_finite_frozen=self._frozen(bad),
             non_finite_names=bad[:3],
             applied=False,
-            optimizer_name=self._optimizer_names(),
+            optimizer_name=", ".join(type(optimizer).__name__ for optimizer in self.trainer.optimizers),
         )
         decision = self._judge(seen, is_step=False)
         self._report_found()
@@ -198,7 +199,7 @@ class GuardSession:
         measured = measure(
             gradients,
             loss=self._loss(scale),
-            statistics_jump=self.window.buffers.statistics_jump(),
+            statistics_jump=self.window.variances.jump(),
             inverse_scale=1.0 / scale if fused and scale else 1.0,
         )
         measured = self._agree(measured)
@@ -252,11 +253,14 @@ class GuardSession:
         if seen.grad_norm_is_finite and seen.loss_is_finite:
             return replace(seen, batch_finite=batch_finite)
         names, parameters = self._parameters()
-        bad = non_finite_tensors(names, parameters)
+        by_name = dict(zip(names, parameters, strict=True))
+        found = non_finite_tensors(names, parameters)
+        bad = tuple(name for name in found if not self.window.state.mends(by_name[name]))
         return replace(
             seen,
             batch_finite=batch_finite,
             non_finite_parameters=len(bad),
+            non_finite_frozen=self._frozen(bad),
             non_finite_names=bad[:3] or seen.non_finite_names,
         )
 
@@ -385,10 +389,11 @@ class GuardSession:
             self.snapshots.capture_step_start()
         if self.monitor.snapshot_is_due() and self.check_parameters():
             self.snapshots.capture(self.monitor.snapshot_slot(), self.window.rng)
+            self.window.state.look()
 
     def _parameters(self) -> tuple[list[str], list[Tensor]]:
         named = [(n, p) for n, p in self.module.named_parameters() if p.is_floating_point() or p.is_complex()]
         return [name for name, _ in named], [parameter for _, parameter in named]
 
-    def _optimizer_names(self) -> str:
-        return ", ".join(type(optimizer).__name__ for optimizer in self.trainer.optimizers)
+    def _frozen(self, names: tuple[str, ...]) -> int:
+        return sum(not self.module.get_parameter(name).requires_grad for name in names)

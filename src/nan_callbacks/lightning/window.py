@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from nan_callbacks.lightning.metrics import MetricMemory
-from nan_callbacks.torch.buffers import BufferKeeper
+from nan_callbacks.torch.forward_state import ForwardState
 from nan_callbacks.torch.lab_bench import Fed
 from nan_callbacks.torch.rng import RngState
+from nan_callbacks.torch.running_variances import RunningVariances
 from nan_callbacks.torch.snapshot import clone_tree, restore_scaler
 
 
@@ -23,7 +24,8 @@ class Window:
     """
 
     def __init__(self, trainer: Any, module: torch.nn.Module) -> None:
-        self.buffers = BufferKeeper(module)
+        self.state = ForwardState(module.modules)
+        self.variances = RunningVariances(module)
         self.metrics = MetricMemory(trainer, module)
         self.losses: list[Tensor] = []
         """Losses as they went into the backward pass since the last optimizer step."""
@@ -42,8 +44,8 @@ class Window:
 
     def refresh(self) -> None:
         """The module may have changed its structure."""
-        self.buffers.refresh()
-        self.buffers.forget_jump()
+        self.state.refresh()
+        self.variances.refresh()
         self.metrics.refresh()
 
     def forget_rng(self) -> None:
@@ -59,7 +61,7 @@ class Window:
         self.is_open = True
         self.losses.clear()
         self.batches.clear()
-        self.buffers.capture()
+        self.state.capture()
         self.metrics.capture()
         self._scaler_state = None
         if self._rng is None:
@@ -70,14 +72,14 @@ class Window:
         self._scaler_state = clone_tree(scaler.state_dict())
 
     def undo_forward(self, *, only_non_finite: bool = False) -> None:
-        """Take back what the forward passes wrote: buffers and metrics.
+        """Take back what the forward passes wrote: buffers, frozen parameters and metrics.
 
         Args:
             only_non_finite: Leave alone what is finite, because other optimizers' steps of this batch went through.
         """
-        self.buffers.restore(only_non_finite=only_non_finite)
+        self.state.restore(only_non_finite=only_non_finite)
         self.metrics.restore(only_non_finite=only_non_finite)
-        self.buffers.forget_jump()
+        self.variances.forget_jump()
 
     def undo_rest(self, scaler: Any) -> None:
         """Take back the rest: random streams and loss scale."""

@@ -16,7 +16,6 @@ from nan_callbacks.diagnosis.evidence import LayerEvidence, Role
 from nan_callbacks.diagnosis.lab import Start, Trial, Variation
 from nan_callbacks.diagnosis.origin import ReplayResult
 from nan_callbacks.torch.activations import ActivationProbe
-from nan_callbacks.torch.buffers import BufferKeeper
 from nan_callbacks.torch.gate import optimizer_parameters
 from nan_callbacks.torch.lab_batch import Changes, cast_batch, map_tensors
 from nan_callbacks.torch.lab_bench import Bench, Fed, Window
@@ -26,6 +25,7 @@ from nan_callbacks.torch.lab_state import stand_ins
 from nan_callbacks.torch.measure import non_finite_tensors
 from nan_callbacks.torch.replay import batch_size, select_rows
 from nan_callbacks.torch.replay import replay as traced_replay
+from nan_callbacks.torch.running_variances import RunningVariances
 
 Look = TypeVar("Look")
 
@@ -229,13 +229,13 @@ class TorchLab:
 
     def _train(self, windows: list[Window], variation: Variation, outcome: Outcome) -> None:
         module = self.bench.module
-        buffers = BufferKeeper(module)
+        variances = RunningVariances(module)
         update = variation.steps > 0
         for window in windows:
             before = len(outcome.losses)
-            buffers.forget_jump()
+            variances.forget_jump()
             self._step(window, variation, outcome, update=update)
-            jump = buffers.statistics_jump()
+            jump = variances.jump()
             outcome.statistics_jump = None if jump is None else float(jump)
             if before == len(outcome.losses) and not outcome.grad_norms:
                 raise Unsupported("the training step returns no loss for this batch")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nan_callbacks.diagnosis.kept_arrays import KeptArrays
+from nan_callbacks.torch.same_bits import same_bits
 
 DEPTH = 4
 """Containers and plain objects within each other that are looked into: a dictionary of lists of meters is three."""
@@ -42,7 +43,7 @@ class Attributes:
         self._objects: list[tuple[Any, dict[str, Any]]] = []
         self._classes: list[tuple[type, dict[str, Any]]] = []
         self._containers: list[tuple[Any, Any]] = []
-        self._tensors: list[tuple[Tensor, Tensor]] = []
+        self._tensors: list[tuple[Tensor, Tensor, Tensor]] = []
         self._arrays = KeptArrays()
         self._generators: list[tuple[Any, Any]] = []
         for owner in owners:
@@ -68,9 +69,11 @@ class Attributes:
             if not _same(container, contents):
                 _refill(container, contents)
         with torch.no_grad():
-            for tensor, kept in self._tensors:
-                if not _equal(tensor, kept):
-                    tensor.copy_(kept)
+            for tensor, alias, kept in self._tensors:
+                if tensor.data_ptr() != alias.data_ptr() or tensor.shape != alias.shape:
+                    tensor.data = alias
+                if not same_bits(alias, kept):
+                    alias.copy_(kept)
         self._arrays.restore()
         for generator, state in self._generators:
             _set_state(generator, state)
@@ -114,14 +117,16 @@ class Attributes:
                 self._remember_object(each, DEPTH)
                 for tensor in (*each._parameters.values(), *each._buffers.values()):
                     if tensor is not None:
-                        self._remember_tensor(tensor.detach())
+                        self._remember_tensor(tensor, hidden=True)
 
-    def _remember_tensor(self, tensor: Tensor) -> None:
-        # A parameter is a leaf that requires a gradient: somebody else's. What has a graph is not written in place.
-        plain = tensor.layout is torch.strided and not tensor.requires_grad and tensor.device.type != "meta"
+    def _remember_tensor(self, tensor: Tensor, *, hidden: bool = False) -> None:
+        # A parameter is a leaf that requires a gradient: somebody else's, unless a module that is hidden holds it.
+        # What has a graph is not written in place.
+        ours = hidden or not tensor.requires_grad
+        plain = tensor.layout is torch.strided and ours and tensor.device.type != "meta"
         if plain and id(tensor) not in self._seen:
             self._seen.add(id(tensor))
-            self._tensors.append((tensor, tensor.detach().clone()))
+            self._tensors.append((tensor, tensor.detach(), tensor.detach().clone()))
 
     def _remember_container(self, value: Any, depth: int) -> None:
         if id(value) in self._seen:
@@ -164,16 +169,6 @@ def _refill(container: Any, contents: Any) -> None:
         container.update(contents)
     else:
         container.extend(contents)
-
-
-def _equal(tensor: Tensor, kept: Tensor) -> bool:
-    # Bit by bit, so that a NaN equals itself and -0.0 does not equal 0.0.
-    if tensor.shape != kept.shape:
-        return False
-    if not tensor.is_floating_point():
-        return torch.equal(tensor, kept)
-    bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}.get(tensor.element_size(), torch.uint8)
-    return torch.equal(tensor.detach().contiguous().view(bits), kept.contiguous().view(bits))
 
 
 def _get_state(generator: Any) -> Any:

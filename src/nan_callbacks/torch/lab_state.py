@@ -46,17 +46,16 @@ def stand_ins(module: nn.Module, optimizers: Sequence[Optimizer], objects: Seque
     parameters = parameters_of(module, optimizers)
     modules = list(module.modules())
     kept_parameters = [(p, p.data, p.grad, p.requires_grad) for p in parameters]
-    kept_buffers = [(owner._buffers, dict(owner._buffers)) for owner in modules]
     attributes = Attributes([*modules, *objects], skip=REGISTERED)
     own = Attributes(optimizers, skip=OF_OPTIMIZERS)
     kept_optimizers = [_Kept(optimizer) for optimizer in optimizers]
     streams = RngState()
     try:
         _copy_parameters(parameters)
-        _copy_buffers(modules)
         for kept in kept_optimizers:
             kept.replace()
-        yield
+        with buffer_stand_ins(modules):
+            yield
     finally:
         for kept in kept_optimizers:
             kept.put_back()
@@ -67,10 +66,20 @@ def stand_ins(module: nn.Module, optimizers: Sequence[Optimizer], objects: Seque
             parameter.requires_grad_(requires_grad)
         own.restore()
         attributes.restore()
+        streams.restore()
+
+
+@contextmanager
+def buffer_stand_ins(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Within this context every change to the buffers of some modules is a change to a copy."""
+    kept_buffers = [(owner._buffers, dict(owner._buffers)) for owner in modules]
+    try:
+        _copy_buffers(modules)
+        yield
+    finally:
         for buffers, before in kept_buffers:
             buffers.clear()
             buffers.update(before)
-        streams.restore()
 
 
 @torch.no_grad()

@@ -182,6 +182,7 @@ def _seen(step: LoneStep, replay: ReplayResult) -> StepObservation:
         non_finite_gradients=len(replay.non_finite_gradients),
         non_finite_names=(bad or replay.non_finite_gradients)[:3],
         non_finite_parameters=len(bad),
+        non_finite_frozen=sum(not step.module.get_parameter(name).requires_grad for name in bad),
         applied=False,
         optimizer_name=", ".join(type(optimizer).__name__ for optimizer in step.optimizers),
         learning_rates=tuple(rate for optimizer in step.optimizers for rate in learning_rates(optimizer)),

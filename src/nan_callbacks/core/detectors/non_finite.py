@@ -25,7 +25,7 @@ EVERYTHING_NON_FINITE = Limits(admit_non_finite_loss=True, admit_non_finite_grad
 class NonFiniteDetector:
     """Tells apart what is non-finite, because each kind wants another reaction.
 
-    - ``NAN103`` parameters: an earlier update broke them; skipping cannot help, a rollback can.
+    - ``NAN103`` parameters: an earlier step broke them; skipping cannot help, a rollback can.
     - ``NAN101`` gradients: the update would destroy the weights; it is dropped. A dynamic loss scaler that overflows
       while its scale is above one and the loss is finite is doing its job: no finding.
     - ``NAN102`` loss alone, with finite gradients inside their limits (a term ``0 * log 0``, a mean over nothing): the
@@ -80,8 +80,7 @@ class NonFiniteDetector:
                 "parameters",
                 Action.ROLLBACK,
                 seen.loss,
-                f"{seen.non_finite_parameters} parameter(s) were non-finite before this step: "
-                f"an update of {seen.optimizer_name or 'the optimizer'} made them from finite gradients",
+                f"{seen.non_finite_parameters} parameter(s) were non-finite before this step: {_who_wrote(seen)}",
             )
         if seen.grad_norm is not None and not seen.grad_norm_is_finite:
             if seen.left_to_scaler:
@@ -129,3 +128,9 @@ class NonFiniteDetector:
             value=value,
             detail=detail,
         )
+
+
+def _who_wrote(seen: StepObservation) -> str:
+    if not seen.optimizer_broke_parameters:
+        return "they are frozen, so that no optimizer but the code of an earlier step wrote them"
+    return f"an update of {seen.optimizer_name or 'the optimizer'} made them from finite gradients"

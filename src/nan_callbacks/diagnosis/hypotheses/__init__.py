@@ -34,6 +34,7 @@ RULES: tuple[Rule, ...] = (
     precision.made_by_optimizer,
     data.outlier_samples,
     labels.wrong_labels,
+    labels.forbidden_labels,
     labels.shifted_labels,
     changes.changed_loss,
     changes.thrown_weights,

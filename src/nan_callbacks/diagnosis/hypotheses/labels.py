@@ -136,6 +136,24 @@ def wrong_labels(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     return Hypothesis(code="DATA504", score=0.85, because=because, experiments=experiments)
 
 
+def forbidden_labels(evidence: Evidence, goal: Goal) -> Hypothesis | None:
+    """DATA504: labels of a few rows pick what a mask rules out, such as a transition that a grammar forbids."""
+    origin = evidence.replay.origin if evidence.replay else None
+    if goal.kind is not Kind.NON_FINITE or origin is None or origin.kind is not OriginKind.OPERATION:
+        return None
+    picked = any(operand.negative_inf and not operand.nan for operand in origin.operands)
+    labels = [part for part in _targets(evidence) if part.is_integral]
+    rows, total = evidence.guilty_rows or origin.rows or (), batch_rows(evidence)
+    if origin.operation not in LOOKING_UP or not picked or not labels or not rows or 2 * len(rows) > total:
+        return None
+    because = (
+        f"{origin.operation} picks minus infinity for {describe_rows(rows)}: what their labels say is ruled out",
+        "labels of other samples pick finite numbers",
+    )
+    experiments = without_rows(goal, rows, total)
+    return Hypothesis(code="DATA504", score=0.92, because=because, experiments=experiments)
+
+
 def single_class(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     """DATA510: the label is the same in every row that was seen, whatever is made of it."""
     if goal.kind is not Kind.STALL:

@@ -66,10 +66,12 @@ def _too_coarse(evidence: Evidence, goal: Goal) -> Hypothesis:
 def made_by_optimizer(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     """OPT605: finite gradients went into the optimizer, non-finite parameters came out."""
     origin = evidence.replay.origin if evidence.replay else None
-    by_replay = origin is not None and (origin.phase is Phase.OPTIMIZER or origin.kind is OriginKind.PARAMETERS)
-    by_code = any(finding.code == "NAN103" for finding in evidence.findings)
-    if goal.kind is not Kind.NON_FINITE or not (by_replay or by_code or evidence.seen.non_finite_parameters):
-        return None
+    from_before = origin is not None and origin.kind is OriginKind.PARAMETERS
+    by_replay = origin is not None and (origin.phase is Phase.OPTIMIZER or (from_before and origin.is_trained))
+    seen = evidence.seen
+    by_code = any(finding.code == "NAN103" for finding in evidence.findings) and not seen.non_finite_frozen
+    if goal.kind is not Kind.NON_FINITE or not (by_replay or by_code or seen.optimizer_broke_parameters):
+        return None  # buffers and frozen parameters are written by the code of a step, never by an optimizer
     because = [f"{evidence.optimizer or 'the optimizer'} made non-finite parameters from finite gradients"]
     if evidence.optimizer_epsilon is not None and evidence.precision in HALF:
         because.append(f"its epsilon is {number(evidence.optimizer_epsilon)}, the precision {evidence.precision}")

@@ -22,6 +22,9 @@ _STAYS_FINITE = {
 }  # fmt: skip
 """Finite operands of one type give a finite result: a reading can be saved. The derivatives have factors up to 1."""
 
+_LOOKUPS = {"index", "index_select", "gather", "take", "embedding", "nll_loss_forward", "nll_loss2d_forward"}
+"""What comes out is what an index picks."""
+
 _IGNORES_OLD_VALUE = {
     "copy",
     "fill",
@@ -49,6 +52,7 @@ class OpFacts:
         is_pointwise: Each output value depends on the operands at the same position (after broadcasting) only.
         is_uninitialised: The output is memory as it was found.
         stays_finite: Finite operands give a finite result.
+        is_lookup: An index picks what comes out.
         needs_old_value: What is written depends on what was there.
     """
 
@@ -66,6 +70,7 @@ class OpFacts:
         self.is_pointwise = torch.Tag.pointwise in func.tags
         self.is_uninitialised = self.name in UNINITIALISED
         self.stays_finite = self.name in _STAYS_FINITE
+        self.is_lookup = self.name in _LOOKUPS
         ignores = self.name in _IGNORES_OLD_VALUE or schema.overload_name.endswith("out")
         self.needs_old_value = bool(self.written) and not ignores
 

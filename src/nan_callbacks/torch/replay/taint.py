@@ -211,6 +211,12 @@ class Taint:
             return [self._new(operation, tensor, parents, from_inf=True)]
         if special & INF and not had & INF:
             return merged([parents, [self._new(operation, tensor, [], is_intentional=is_constant)]])
+        masks = [event.label for event in parents if event.is_intentional and event.label is not None]
+        if operation.facts.is_lookup and masks and len(masks) == len(parents):
+            # A mask is legal. Whoever reads one of its entries by an index is to blame if that reaches the loss.
+            picked = self._new(operation, tensor, parents, is_intentional=True)
+            picked.picked_from = masks[0].name
+            return [picked]
         return parents
 
     def _uninitialised(self, operation: Operation) -> Event:

@@ -7,7 +7,7 @@ from typing import Any
 from torch.autograd.function import BackwardCFunction
 
 from nan_callbacks.diagnosis.operations import neutral_name
-from nan_callbacks.diagnosis.origin import Origin, OriginKind, Phase
+from nan_callbacks.diagnosis.origin import WRITTEN_BY_HAND, Origin, OriginKind, Phase
 from nan_callbacks.torch.replay.alignments import unalignable
 from nan_callbacks.torch.replay.batch_parts import is_non_finite_number, non_finite_rows
 from nan_callbacks.torch.replay.call_sites import place_of_error, source_line
@@ -69,7 +69,10 @@ class Verdict:
             )
         if label.source is Source.ELSEWHERE:
             return self._of_constant(event)
-        what = "parameter" if label.source is Source.PARAMETER else "buffer"
+        is_parameter = label.source is Source.PARAMETER
+        is_trained = is_parameter and bool(getattr(label.tensor, "requires_grad", False))
+        what = "buffer" if not is_parameter else "parameter" if is_trained else "frozen parameter"
+        writer = "" if is_trained else WRITTEN_BY_HAND
         return Origin(
             kind=OriginKind.PARAMETERS,
             operation=label.name,
@@ -78,7 +81,10 @@ class Verdict:
             module=self._tracer.modules.path(label.owner),
             module_type=module_type(label.owner),
             module_is_custom=is_custom(label.owner),
-            detail=f"The {what} {label.name} was non-finite before the step.",
+            is_trained=is_trained,
+            detail=f"The {what} {label.name} was non-finite before the step{writer}."
+            if not event.is_intentional
+            else f"The {what} {label.name} holds -Inf, as a mask may, but something that it masks was used.",
         )
 
     def _rows_of_part(self, label: Label) -> tuple[int, ...] | None:
@@ -133,7 +139,7 @@ class Verdict:
             operands = [summary for summary in operands if not summary.name.startswith("grad")] + [event.gradient]
         custom = operation.custom_function
         too_long = unalignable(operation)
-        detail = f"In the hand-written gradient of {custom}." if custom else _HIDDEN if hidden else ""
+        detail = _detail(event, custom, hidden)
         return Origin(
             kind=OriginKind.OPERATION,
             operation=name,
@@ -188,6 +194,14 @@ class Verdict:
             operands=tuple(summarise(value, name) for name, value in named),
             detail=f"{type(error).__name__}: {message}",
         )
+
+
+def _detail(event: Event, custom: str, hidden: bool) -> str:
+    if custom:
+        return f"In the hand-written gradient of {custom}."
+    if event.picked_from:
+        return f"It picked -Inf, which {event.picked_from} holds as a mask."
+    return _HIDDEN if hidden else ""
 
 
 def _rank(event: Event) -> int:
