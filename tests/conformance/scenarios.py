@@ -84,6 +84,7 @@ def momentum(rate: float = 0.02) -> Optimizer:
 
 NAN, INF = float("nan"), float("inf")
 SNAPSHOTS_OFTEN = {"snapshot_every_n_steps": 10, "probation_steps": 5}
+THREE_ROLLBACKS = {"max_rollbacks": 3}
 
 
 def _skips(codes: str, first: int, end: int) -> tuple[str, ...]:
@@ -254,6 +255,7 @@ SCENARIOS = {
         sgd(0.3),
         fault=fully_masked,
         at=tuple(range(30, 60)),
+        settings=THREE_ROLLBACKS,
         story=(
             *_skips("NAN101", 30, 32),
             *_rollback("NAN101", 32, to=0, rate=0.5),
@@ -321,7 +323,7 @@ SCENARIOS = {
     "an optimizer that divides by zero all the time": Scenario(
         "tokens",
         Optimizer("adam_without_epsilon", ((0, 0.01),)),
-        settings=SNAPSHOTS_OFTEN,
+        settings=SNAPSHOTS_OFTEN | THREE_ROLLBACKS,
         # The broken rows of the embedding are those of words that the first batch did not hold: no step shows them
         # until such a word occurs or a snapshot is due.
         story=(

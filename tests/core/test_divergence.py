@@ -78,9 +78,9 @@ def test_weights_that_travel_far_at_an_even_pace_are_waited_for():
     noise = log_normal(END, sigma=0.35)
     assert findings_of(lambda step: 4.6 - 0.008 * step, travels(END), noise=noise) == []
     arrived = findings_of(constant(4.6), travels(160), noise=noise)
-    assert arrived and arrived[0].step >= 160
+    assert [finding.step >= 160 for finding in arrived[:1]] == [True]
     worse = findings_of(lambda step: 4.6 * 3.0 ** min(step / 64, 2.0), travels(END), noise=noise)
-    assert worse and worse[0].step <= 64
+    assert [finding.step <= 64 for finding in worse[:1]] == [True]
 
 
 def test_what_had_grown_before_the_restored_state_is_not_held_against_it():

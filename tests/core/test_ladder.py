@@ -53,7 +53,7 @@ def test_three_in_a_row_roll_back_to_the_trusted_snapshot_with_half_the_learning
 
 
 def test_from_non_finite_steps_the_newest_snapshot_is_gone_back_to_once_and_then_the_trusted_one():
-    """Nothing of it was in a state from which 40 steps went well; 90 steps of work would be lost with the trusted one."""
+    """Nothing of it was in a state from which 40 steps went well; the trusted one would cost 90 steps of work."""
     run = SimulatedRun()
     run.healthy(90)
 

@@ -10,8 +10,8 @@ SLOTS = 2
 
 
 FEWEST_CLEAN_STEPS = 16
-"""Clean steps after which a snapshot on probation is good enough to go back to from non-finite values: what makes them was not in
-that state, or would have shown at each of these steps. Spikes may grow out of a state; so may a divergence."""
+"""Clean steps after which a snapshot on probation is good enough to go back to from non-finite values: what makes them
+was not in that state, or would have shown at each of these steps. Spikes and divergence may grow out of a state."""
 
 
 @dataclass

@@ -31,8 +31,8 @@ SPIKE_RATIO = 10.0
 """Limit of a spike without a limit of its own, over the median of the history: ``min_ratio`` of the guard."""
 
 NEARLY = 0.3
-"""Share of a spike's limit from which another batch, which had passed at its usual level, is spiking as well: the limit is ten
-times the usual level at least, so that this is three times."""
+"""Share of a spike's limit from which another batch, which had passed at its usual level, is spiking as well: the
+limit is ten times the usual level at least, so that this is three times."""
 
 LONGEST_MESSAGE = 100
 """Characters of an error's message in the record of a trial: it has been quoted in full already."""

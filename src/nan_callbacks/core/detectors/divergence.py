@@ -39,13 +39,13 @@ NEXT_TO = 0.9
 COMPETING_RATIO = 30.0
 """Multiples of the level for runs with several optimizers: adversaries raise each other's loss by design."""
 TRAVELLING = 0.65
-"""Growth of the weights over the last 16 steps, in shares of the mean of the two times 16 steps before, from which they are still
-on their way. Towards large targets weights travel at an even pace, and the loss may take hundreds of steps to show it; a
-learning rate that is too high throws them, and in benchmarks/faults the throw is over after 48 to 64 steps."""
+"""Growth of the weights over the last 16 steps, in shares of the mean of the two times 16 steps before, from which they
+are still on their way. Towards large targets weights travel at an even pace, and the loss may take hundreds of steps to
+show it; a learning rate that is too high throws them, and in benchmarks/faults the throw is over after 48 to 64."""
 RISEN = 1.2
-"""Loss level over that of the beginning of the growth from which there is nothing to wait for, unless noise explains it."""
+"""Loss level over that of the beginning of the growth from which there is nothing to wait for, if it is not noise."""
 LEVEL_ERROR = 1.25 * math.sqrt(1 / MARK_STEPS + 1 / NOW_STEPS)
-"""Standard error of the difference between the log levels at a mark and now, in standard deviations of single losses."""
+"""Standard error of the difference between the log levels at a mark and now, for single losses that vary by 1."""
 FEWEST_PER_QUARTER = 6
 HALF_WAY = 0.5
 """Share of what is missing that must have been made up for within the present steps."""

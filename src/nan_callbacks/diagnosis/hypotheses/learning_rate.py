@@ -57,8 +57,8 @@ RATES_TRIED = (100.0, 1e4, 1e7)
 """Factors on a learning rate that is suspected to be too low, after the largest rate that the run has had."""
 
 USUAL_RATE = 1e-2
-"""A rate at which most nets move within a dozen steps, by adaptive or plain optimizers; tried besides if no factor comes
-within tenfold of it."""
+"""A rate at which most nets move within a dozen steps, by adaptive or plain optimizers; tried besides if no factor
+comes within tenfold of it."""
 
 
 def too_high(evidence: Evidence, goal: Goal) -> Hypothesis | None:
