@@ -7,7 +7,7 @@ from typing import Any
 from nan_callbacks.core.config import GuardConfig
 from nan_callbacks.core.decision import Decision
 from nan_callbacks.core.detectors.blow_up import FIRST_STEPS
-from nan_callbacks.core.finding import Action
+from nan_callbacks.core.finding import Action, Finding
 from nan_callbacks.core.ledger import Ledger
 from nan_callbacks.core.limits import Limits
 from nan_callbacks.core.observation import StepObservation
@@ -38,6 +38,8 @@ class Monitor:
         self.ledger = Ledger(config.snapshot_every_n_steps, config.probation_steps)
         self.policy = Policy(config, self.ledger)
         self._streams: dict[int, Stream] = {}
+        self.question: Finding | None = None
+        """What the last step has raised: a finding if trials prove the weights to be at fault, see :meth:`settle`."""
         self._norm_origin = 0
         """Step from which the cadence of the parameter norm counts: growth is measured from a restored state on."""
 
@@ -91,11 +93,25 @@ class Monitor:
         if decision.level_accepted:
             for each in self._streams.values():
                 each.accept_level()
-        if decision.action is Action.ROLLBACK:
-            self._rewind_detectors()
-            if self.policy.spiking is not None:
-                self.policy.restored(self._stream(self.policy.spiking).limits())
-            self._norm_origin = self.step
+        self._rewind_if_needed(decision)
+        self.question = stream.relapse.observe(observation, incident=bool(findings))
+        return decision
+
+    def settle(self, finding: Finding, *, proved: bool) -> Decision:
+        """The answer to :attr:`question`.
+
+        Args:
+            finding: The question.
+            proved: Whether the weights are at fault.
+
+        Returns:
+            What the adapter must do.
+        """
+        self.question = None
+        decision = self.policy.settle(finding, proved=proved)
+        if decision.action is not Action.ROLLBACK:
+            self._stream(finding.stream).relapse.accept()
+        self._rewind_if_needed(decision)
         return decision
 
     def state_dict(self) -> dict[str, Any]:
@@ -139,6 +155,13 @@ class Monitor:
         if index not in self._streams:
             self._streams[index] = Stream(self.config)
         return self._streams[index]
+
+    def _rewind_if_needed(self, decision: Decision) -> None:
+        if decision.action is Action.ROLLBACK:
+            self._rewind_detectors()
+            if self.policy.spiking is not None:
+                self.policy.restored(self._stream(self.policy.spiking).limits())
+            self._norm_origin = self.step
 
     def _rewind_detectors(self) -> None:
         target = self.policy.restored_to

@@ -121,6 +121,21 @@ class Policy:
             return self._applied(seen, findings, suspicious=suspicious)
         return self._dropped(seen, findings) if findings else self._decision(Action.OBSERVE, findings, "")
 
+    def settle(self, finding: Finding, *, proved: bool) -> Decision:
+        """Decide about a suspicion that has been tried out.
+
+        Args:
+            finding: What was suspected.
+            proved: Whether it proved true.
+        """
+        if not proved or self.gave_up:
+            return self._decision(Action.OBSERVE, [], "")
+        if finding.action is Action.ROLLBACK:
+            return self._roll_back([finding], finding.title, at_once=False)
+        if finding.action is Action.STOP:
+            return self._give_up([finding], f"{finding.title}: configured to stop", restore=True)
+        return self._decision(Action.OBSERVE, [finding], "")
+
     def _applied(self, seen: StepObservation, findings: list[Finding], *, suspicious: bool) -> Decision:
         run = self._runs.pop(seen.stream, None)
         if run is not None:

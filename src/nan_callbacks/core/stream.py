@@ -19,6 +19,7 @@ from nan_callbacks.core.detectors.statistics_jump import StatisticsJumpDetector
 from nan_callbacks.core.finding import Action, Finding
 from nan_callbacks.core.limits import Limits
 from nan_callbacks.core.observation import StepObservation
+from nan_callbacks.core.relapse import RelapseWatch
 
 PEAK_RATIO = 5.0
 """Multiples of the largest accepted value of the window; benchmarks/false_alarms.py."""
@@ -62,6 +63,7 @@ class Stream:
     def __init__(self, config: GuardConfig) -> None:
         self.config = config
         self.detectors = build_detectors(config)
+        self.relapse = RelapseWatch(Action[config.on_divergence.upper()])
         self._limits: Limits | None = None
         """Those of the coming step, once they were asked for."""
         self._parts: list[Limits] = []
@@ -71,7 +73,8 @@ class Stream:
     @property
     def suspicious(self) -> bool:
         """Whether a detector suspects the present state."""
-        return any(getattr(detector, "suspicious", False) for detector in self.detectors.values())
+        suspected = any(getattr(detector, "suspicious", False) for detector in self.detectors.values())
+        return suspected or self.relapse.suspicious
 
     def limits(self) -> Limits:
         """The strictest of all limits; the same object as long as nothing changes."""
@@ -99,6 +102,7 @@ class Stream:
     def accept_level(self) -> None:
         """The present level is the new normal."""
         self._limits = None
+        self.relapse.accept()
         for detector in self.detectors.values():
             detector.accept_level()
 
@@ -112,6 +116,9 @@ class Stream:
         """
         self._limits = None
         fresh = build_detectors(self.config)
+        self.relapse.accept()
+        if state is not None and "relapse" in state:
+            self.relapse.load_state_dict(state["relapse"])
         for name in self.detectors:
             if name != "non_finite":
                 if state is not None and name in state:
@@ -123,11 +130,14 @@ class Stream:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain state."""
-        return {name: detector.state_dict() for name, detector in self.detectors.items()}
+        states = {name: detector.state_dict() for name, detector in self.detectors.items()}
+        return states | {"relapse": self.relapse.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state made by :meth:`state_dict`."""
         self._limits = None
+        if "relapse" in state:
+            self.relapse.load_state_dict(state["relapse"])
         for name, detector in self.detectors.items():
             if name in state:  # absent from states of earlier versions
                 detector.load_state_dict(state[name])

@@ -82,6 +82,9 @@ class Case(Protocol):
     def diagnose(self, replay: ReplayResult, budget: Budget) -> Diagnosis | None:
         """The cause, by experiment; None if another process must know it."""
 
+    def has_relapsed(self) -> bool:
+        """Whether the same batches cost far less with the last good weights."""
+
     def save(self, folder: Path, event: Event) -> None:
         """Write the batch and the state down."""
 
@@ -177,6 +180,17 @@ class Desk:
         if finding is None or self._broken or when == "never" or (when == "first" and self._incidents):
             return
         self._guarded(lambda: self._look_into(seen, finding, open_case((finding,))))
+
+    def is_relapse(self, open_case: Callable[[], Case | None]) -> bool:
+        """Whether the weights have lost what they knew; False if that cannot be tried.
+
+        Args:
+            open_case: Makes the last step examinable.
+        """
+        if self._broken or self.settings.diagnose == "never":
+            return False
+        case = self._guarded(open_case)
+        return case is not None and bool(self._guarded(case.has_relapsed))
 
     def on_demand(self, event: Event, case: Case) -> Diagnosis:
         """A diagnosis that the user asked for: whatever the settings say, and beyond the budget of the fit.

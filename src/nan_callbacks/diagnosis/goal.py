@@ -138,7 +138,7 @@ def goal_of(evidence: Evidence) -> Goal:
     if _is_non_finite(evidence):
         return Goal(kind=Kind.NON_FINITE, base=_where_it_shows(evidence))
     codes = [finding.code for finding in evidence.findings]
-    if "LOSS402" in codes:
+    if "LOSS402" in codes or "LOSS407" in codes:
         return Goal(kind=Kind.DIVERGENCE, base=Variation(start=Start.SNAPSHOT, steps=SHORT_RUN))
     for finding in evidence.findings:
         if finding.code in ("GRAD201", "LOSS401", "ACT301"):

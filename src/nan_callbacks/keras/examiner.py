@@ -13,6 +13,7 @@ from nan_callbacks.diagnosis.diagnose import Budget, diagnose
 from nan_callbacks.diagnosis.diagnosis import Diagnosis
 from nan_callbacks.diagnosis.evidence import Evidence, History
 from nan_callbacks.diagnosis.origin import ReplayResult
+from nan_callbacks.diagnosis.relapse import has_relapsed
 from nan_callbacks.keras.evidence import REPLAY_SHARE, gather, settings_of
 from nan_callbacks.keras.lab import KerasLab
 from nan_callbacks.keras.model_parts import obstacle_of
@@ -79,6 +80,10 @@ class Examination:
         lab = self._laboratory()
         evidence = gather(lab, self._seen, self._findings, replay, history=self._history, seconds=budget.seconds)
         return diagnose(evidence, lab, budget)
+
+    def has_relapsed(self) -> bool:
+        """Whether the same batches cost far less with the last good weights."""
+        return not self._obstacle and has_relapsed(self._laboratory())
 
     def save(self, folder: Path, event: Event) -> None:
         """Write the batch and the state down."""

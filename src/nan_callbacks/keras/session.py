@@ -182,6 +182,8 @@ class GuardSession:
     def _judge(self, seen: StepObservation, *, is_step: bool = True) -> Decision:
         decision = self.monitor.observe(seen)
         self._last = seen
+        if self.monitor.question is not None:
+            decision = self._settle(self.monitor.question)
         if seen.grad_norm is not None:
             self.grad_norm = seen.grad_norm
         if is_step and not seen.applied and decision.findings:
@@ -246,6 +248,10 @@ class GuardSession:
 
     def _opener(self, seen: StepObservation, findings: tuple[Finding, ...]) -> Callable[[], Examination]:
         return lambda: self.examination(seen, findings)
+
+    def _settle(self, question: Finding) -> Decision:
+        proved = self.desk is not None and self.desk.is_relapse(lambda: self._look((question,)))
+        return self.monitor.settle(question, proved=proved)
 
     def _look(self, findings: tuple[Finding, ...]) -> Examination | None:
         return None if obstacle_of(self.model) else self.examination(self.last, findings)

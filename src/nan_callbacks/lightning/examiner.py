@@ -17,6 +17,7 @@ from nan_callbacks.diagnosis.evidence import Evidence, History
 from nan_callbacks.diagnosis.guilty_samples import succeeds
 from nan_callbacks.diagnosis.lab import Variation
 from nan_callbacks.diagnosis.origin import ReplayResult
+from nan_callbacks.diagnosis.relapse import has_relapsed
 from nan_callbacks.lightning.lab import LightningLab, can_be_held_still
 from nan_callbacks.torch.gate import learning_rates
 from nan_callbacks.torch.lab_bench import Window
@@ -104,6 +105,10 @@ class Examination:
             seconds=budget.seconds,
         )
         return diagnose(evidence, self._lab, budget)
+
+    def has_relapsed(self) -> bool:
+        """Whether the same batches cost far less with the last good weights."""
+        return self._lab is not None and has_relapsed(self._lab)
 
     def save(self, folder: Path, event: Event) -> None:
         """Write the batch and the state down."""

@@ -320,6 +320,8 @@ class GuardSession:
     def _judge(self, seen: StepObservation, *, is_step: bool = True) -> Decision:
         decision = self.monitor.observe(seen)
         self.last = seen
+        if self.monitor.question is not None:
+            decision = self._settle(self.monitor.question)
         if is_step and not seen.applied and decision.findings:
             self.journal.count_skipped_step()
         if decision.worth_recording:
@@ -380,6 +382,10 @@ class GuardSession:
                 self.desk.take_in(event, partial(self.examination, seen, findings))
             if self.last is not None:
                 self.desk.notice(self.last, self._look, incident=bool(found))
+
+    def _settle(self, question: Finding) -> Decision:
+        proved = self.desk is not None and self.desk.is_relapse(lambda: self._look((question,)))
+        return self.monitor.settle(question, proved=proved)
 
     def _look(self, findings: tuple[Finding, ...]) -> Examination | None:
         return self.examination(self.last, findings) if self._single and self.last is not None else None
