@@ -24,16 +24,21 @@ class Draws:
     would draw the very same numbers and fail as well, and so would every other. So only the first dropped batch in a
     row gives its numbers back; in any further one they count as used, as far as they can be what failed. In a batch
     that is itself non-finite those of the step cannot.
+
+    Args:
+        rolls_back_at_once: Whether a single dropped batch leads to a rollback: then no batch gives its numbers back,
+            or the restored state would fail with them again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, rolls_back_at_once: bool = False) -> None:
+        self._given_back = 0 if rolls_back_at_once else 1
         self.in_a_row = 0
         """Dropped batches up to now, without one that went through."""
 
     @property
     def count_as_used(self) -> bool:
         """Whether the numbers of the coming batch may count as used even if it is dropped."""
-        return self.in_a_row > 0
+        return self.in_a_row >= self._given_back
 
     def after(self, dropped: Sequence[StepObservation]) -> Streams:
         """Where the streams go on from.

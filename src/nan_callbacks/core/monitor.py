@@ -39,7 +39,7 @@ class Monitor:
         self.step = 0
         self.ledger = Ledger(config.snapshot_every_n_steps, config.probation_steps)
         self.policy = Policy(config, self.ledger)
-        self.draws = Draws()
+        self.draws = Draws(rolls_back_at_once=config.max_consecutive_skips == 1)
         """Where the random streams stand after a dropped batch."""
         self._streams: dict[int, Stream] = {}
         self._norm_origin = 0
