@@ -95,11 +95,8 @@ class GuardSession:
             self.window.open()
             self._global_step = getattr(self.trainer, "global_step", None)
             self._take_snapshot_if_due()
-        if self.monitor.draws.count_as_used:
-            self.window.remember_arrival()
-        if self.module.device.type != "cpu":
-            self.window.batches.clear()  # memory of an accelerator: only the newest batch is kept for a look
-        self.window.batches.append(Fed(as_received(batch), self.trainer.fit_loop.epoch_loop.batch_idx))
+        fed = Fed(as_received(batch), self.trainer.fit_loop.epoch_loop.batch_idx)
+        self.window.take(fed, alone=self.module.device.type != "cpu", with_streams=self.monitor.draws.count_as_used)
 
     def before_backward(self, loss: Tensor) -> None:
         """A loss is about to be differentiated."""

@@ -58,9 +58,19 @@ class Window:
         """The next batch may be fetched and transformed with these streams: if it turns out bad, so is its fetching."""
         self._rng = self._newest_rng = RngState(self._newest_rng)
 
-    def remember_arrival(self) -> None:
-        """A batch has been fetched and transformed."""
-        self._arrival = RngState(self._newest_rng)
+    def take(self, fed: Fed, *, alone: bool, with_streams: bool) -> None:
+        """A batch has been fetched and transformed.
+
+        Args:
+            fed: The batch.
+            alone: Whether only the newest batch is kept for a look, to save the memory of an accelerator.
+            with_streams: Whether to remember where the random streams are now.
+        """
+        if with_streams:
+            self._arrival = RngState(self._newest_rng)
+        if alone:
+            self.batches.clear()
+        self.batches.append(fed)
 
     def open(self) -> None:
         """Remember the state before the window's first batch."""
