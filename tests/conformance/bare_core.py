@@ -45,7 +45,9 @@ class BareCore:
             limits = [self.monitor.limits(stream) for stream in range(len(step.updates))]
             seen = [self._observation(index, step, each, limits[each], size) for each in range(len(step.updates))]
             self.played.limits += limits
-            for decision in [self._judge(each) for each in seen]:
+            decisions = [self._judge(each) for each in seen]
+            self.monitor.draws.note(seen)
+            for decision in decisions:
                 self._act(index, decision)
         return self.played
 

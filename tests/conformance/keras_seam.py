@@ -29,10 +29,16 @@ class Backend:
     def capture(self, slot: int, epoch: int) -> None:
         self.snapshots.append(("taken", self.index, slot))
 
-    def restore(self, slot: int, epoch: int) -> None:
+    def restore(self, slot: int, epoch: int, *, streams: bool) -> None:
         self.snapshots.append(("restored", self.index, slot))
         # What a snapshot holds is finite; how large it is, the stream's next step will say.
         self.step = SimpleNamespace(size=1.0)
+
+    def streams(self) -> None:
+        """There are none."""
+
+    def set_streams(self, streams: None) -> None:
+        """Nothing to set."""
 
     def parameter_norms(self) -> dict[str, float]:
         return {name(index): self.step.size for index in range(len(self.optimizers))}
@@ -53,7 +59,7 @@ class Backend:
 
 def as_limits(row: np.ndarray) -> Limits:
     """One row of what a compiled step is given."""
-    loss, grad_norm, jump, *permissions, _ = (float(number) for number in row)
+    loss, grad_norm, jump, *permissions, _, _ = (float(number) for number in row)
     return Limits(loss, grad_norm, jump, *(permission > 0.5 for permission in permissions))
 
 

@@ -119,9 +119,9 @@ class LightningSeam:
             self.played.snapshots.append(("taken", self._index, slot))
             capture(slot, *args)
 
-        def noting_restore(slot: int) -> None:
+        def noting_restore(slot: int, *, streams: bool) -> None:
             self.played.snapshots.append(("restored", self._index, slot))
-            restore(slot)
+            restore(slot, streams=streams)
 
         snapshots.capture, snapshots.restore = noting_capture, noting_restore
 

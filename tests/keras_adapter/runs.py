@@ -59,6 +59,14 @@ def network(**options: Any) -> keras.Model:
     )
 
 
+def drawless() -> keras.Model:
+    """Without noise: no random number is drawn in a step."""
+    layers = keras.layers
+    return keras.Sequential(
+        [layers.Input((4,)), layers.Dense(8, activation="tanh"), layers.BatchNormalization(), layers.Dense(1)]
+    )
+
+
 def compiled(
     make: Callable[[], keras.Model] = network,
     optimizer: Callable[[], Any] = lambda: keras.optimizers.Adam(0.01),

@@ -96,6 +96,19 @@ class TinyModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
+class DrawlessModule(TinyModule):
+    """The same without random numbers."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.net[3] = nn.Identity()
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        """See :meth:`TinyModule.loss`."""
+        error = F.mse_loss(self.net(x).to(y.dtype), y)
+        return error + 0.1 * self.direction(x).square().sum(1).sqrt().mean()
+
+
 Batch = tuple[Tensor, Tensor]
 
 

@@ -10,6 +10,7 @@ from nan_callbacks.core import Action, Decision
 from tests.lightning_adapter.runs import (
     OPTIMIZERS,
     SCHEDULERS,
+    DrawlessModule,
     TinyModule,
     differences,
     fit,
@@ -163,10 +164,12 @@ class HalveFrom(Callback):
 def test_three_bad_steps_in_a_row_lead_back_to_the_snapshot_and_to_half_the_learning_rate(optimizer, bad, restored):
     batches = healthy_batches(16)
     guarded = fit(
-        lambda: TinyModule(OPTIMIZERS[optimizer]), spoiled(batches, bad, "backward-nan"), guard=strict_guard(**CADENCE)
+        lambda: DrawlessModule(OPTIMIZERS[optimizer]),
+        spoiled(batches, bad, "backward-nan"),
+        guard=strict_guard(**CADENCE),
     )
     kept = without(batches, range(restored, bad[-1] + 1))
-    plain = fit(lambda: TinyModule(OPTIMIZERS[optimizer]), kept, HalveFrom(restored))
+    plain = fit(lambda: DrawlessModule(OPTIMIZERS[optimizer]), kept, HalveFrom(restored))
 
     assert differences(plain.state, guarded.state) == []
     summary = guarded.guard.summary

@@ -24,6 +24,8 @@ class Decision:
     """Slot of the snapshot to restore, None if there is nothing to restore."""
     restore_step: int | None = None
     """Step at which that snapshot was taken."""
+    restore_streams: bool = True
+    """Whether the random streams go back with it. Not if dropped steps led to it: their numbers may be what failed."""
     level_accepted: bool = False
     """True if a new level was accepted as normal after a rollback showed that the state is not at fault."""
     lr_recovered: bool = False

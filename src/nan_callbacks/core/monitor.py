@@ -7,6 +7,7 @@ from typing import Any
 from nan_callbacks.core.config import GuardConfig
 from nan_callbacks.core.decision import Decision
 from nan_callbacks.core.detectors.blow_up import FIRST_STEPS
+from nan_callbacks.core.draws import Draws
 from nan_callbacks.core.finding import Action, Finding
 from nan_callbacks.core.ledger import Ledger
 from nan_callbacks.core.limits import Limits
@@ -25,7 +26,8 @@ class Monitor:
 
     An adapter calls, for every attempted optimizer step: :meth:`snapshot_is_due` before the step (and takes a
     snapshot into :meth:`snapshot_slot` if it is), :meth:`limits` for the gate, :meth:`observe` with what was
-    measured. It then does what the decision says. The same observations give the same limits and decisions in every
+    measured. It then does what the decision says. Whether a dropped batch gives its random numbers back is asked of
+    :attr:`draws`, which is told of every batch. The same observations give the same limits and decisions in every
     framework.
 
     Args:
@@ -37,6 +39,8 @@ class Monitor:
         self.step = 0
         self.ledger = Ledger(config.snapshot_every_n_steps, config.probation_steps)
         self.policy = Policy(config, self.ledger)
+        self.draws = Draws(rolls_back_at_once=config.max_consecutive_skips == 1)
+        """Where the random streams stand after a dropped batch."""
         self._streams: dict[int, Stream] = {}
         self.question: Finding | None = None
         """What the last step has raised: a finding if trials prove the weights to be at fault, see :meth:`settle`."""
@@ -122,6 +126,7 @@ class Monitor:
             "norm_origin": self._norm_origin,
             "policy": self.policy.state_dict(),
             "ledger": self.ledger.state_dict(),
+            "dropped_in_a_row": self.draws.in_a_row,
             "streams": self._detectors_state(),
         }
 
@@ -144,6 +149,7 @@ class Monitor:
         self._norm_origin = int(state["norm_origin"])
         self.policy.load_state_dict(state["policy"])
         self.ledger.load_state_dict(state["ledger"])
+        self.draws.in_a_row = int(state.get("dropped_in_a_row", 0))  # absent from states of earlier versions
         if not snapshots_kept:
             self.ledger.forget()
         self._load_detectors(state["streams"])

@@ -183,7 +183,7 @@ class Policy:
         share = sum(self._recent_drops) / len(self._recent_drops)
         if len(self._recent_drops) >= BUDGET_MIN_STEPS and share > self.config.max_skip_fraction:
             reason = f"{share:.0%} of the last {len(self._recent_drops)} steps had to be dropped"
-            return self._give_up(findings, reason, restore=seen.batch_finite is not False)
+            return self._give_up(findings, reason, restore=seen.batch_finite is not False, streams=False)
         if seen.batch_finite is False:
             return self._decision(Action.SKIP_STEP, findings, "the batch is non-finite")
         run = self._runs.setdefault(seen.stream, Run())
@@ -193,7 +193,8 @@ class Policy:
         if self._known_good and self._applied_since_rollback == 0 and run.only_spikes:
             return self._accept_level(findings)
         scale, only_spikes = self.learning_rate.scale, run.only_spikes
-        decision = self._roll_back(findings, f"{run.length} steps in a row were dropped", at_once=not only_spikes)
+        reason = f"{run.length} steps in a row were dropped"
+        decision = self._roll_back(findings, reason, at_once=not only_spikes, streams=False)
         if only_spikes and decision.action is Action.ROLLBACK:
             self.spiking, self._scale_before, self._spikes = seen.stream, scale, dict(run.least)
         return decision
@@ -225,7 +226,7 @@ class Policy:
             level_accepted=True,
         )
 
-    def _roll_back(self, findings: list[Finding], reason: str, *, at_once: bool) -> Decision:
+    def _roll_back(self, findings: list[Finding], reason: str, *, at_once: bool, streams: bool = True) -> Decision:
         """Go back and cut the learning rate.
 
         Args:
@@ -233,11 +234,12 @@ class Policy:
             reason: Why.
             at_once: Whether it happened from one step to the next, so that the newest snapshot is none of it; the first
                 time that is tried.
+            streams: Whether the random streams go back as well.
         """
         if self._rollbacks >= self.config.max_rollbacks or self.ledger.target() is None:
             known = self.ledger.target() is not None
             tried = f"{self._rollbacks} rollback(s) brought no progress" if known else "there is no snapshot"
-            return self._give_up(findings, f"{reason}, and {tried}", restore=True)
+            return self._give_up(findings, f"{reason}, and {tried}", restore=True, streams=streams)
         self.restored_to = self.ledger.choose(newest=at_once and self._rollbacks == 0)
         self._known_good = self.restored_to is self.ledger.target()
         cut = self.learning_rate.cut(self._rollbacks)
@@ -245,13 +247,13 @@ class Policy:
         self._applied_since_rollback = 0
         self._runs.clear()
         self.spiking, self._spikes, self._afterwards = None, {}, {}
-        return self._decision(Action.ROLLBACK, findings, reason, lr_cut=cut, target=self.restored_to)
+        return self._decision(Action.ROLLBACK, findings, reason, lr_cut=cut, target=self.restored_to, streams=streams)
 
-    def _give_up(self, findings: list[Finding], reason: str, *, restore: bool) -> Decision:
+    def _give_up(self, findings: list[Finding], reason: str, *, restore: bool, streams: bool = True) -> Decision:
         """Stop; go back to the trusted snapshot unless the present state is not suspected."""
         self.gave_up = True
         self.restored_to = self.ledger.target() if restore else None
-        return self._decision(Action.STOP, findings, reason, target=self.restored_to)
+        return self._decision(Action.STOP, findings, reason, target=self.restored_to, streams=streams)
 
     def _decision(
         self,
@@ -261,6 +263,7 @@ class Policy:
         *,
         lr_cut: float | None = None,
         target: LedgerEntry | None = None,
+        streams: bool = True,
         level_accepted: bool = False,
         lr_recovered: bool = False,
     ) -> Decision:
@@ -274,6 +277,7 @@ class Policy:
             lr_cut=lr_cut,
             restore_slot=target.slot if target else None,
             restore_step=target.step if target else None,
+            restore_streams=streams,
             level_accepted=level_accepted,
             lr_recovered=lr_recovered,
         )

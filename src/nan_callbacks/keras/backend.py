@@ -61,8 +61,17 @@ class Backend(Protocol):
     def capture(self, slot: int, epoch: int) -> None:
         """Copy the present state into a slot."""
 
-    def restore(self, slot: int, epoch: int) -> None:
-        """Put a slot's state back; metrics and data-order streams only within the epoch it was taken in."""
+    def restore(self, slot: int, epoch: int, *, streams: bool) -> None:
+        """Put a slot's state back; metrics and data-order streams only within the epoch it was taken in.
+
+        Without ``streams`` no random stream goes back, that of a seed generator included.
+        """
+
+    def streams(self) -> Any:
+        """Copies of where the random streams stand that a dropped step gives back."""
+
+    def set_streams(self, streams: Any) -> None:
+        """Let them go on from what :meth:`streams` returned."""
 
     def parameter_norms(self) -> dict[str, float]:
         """L2 norm of each trainable variable by path; non-finite exactly if the variable holds a NaN or an Inf."""

@@ -24,6 +24,7 @@ from nan_callbacks.keras.model_parts import (
     learning_rate_variables,
     metrics_result,
     optimizers_of,
+    seed_states,
 )
 from nan_callbacks.keras.readings import Layout, Reading, unpack
 from nan_callbacks.keras.snapshot import Snapshot
@@ -144,11 +145,11 @@ class GuardedStep:
         groups, _ = self._state()
         self.slots[slot] = Snapshot(epoch, [self._copy(group) for group in groups])
 
-    def restore(self, slot: int, epoch: int) -> None:
+    def restore(self, slot: int, epoch: int, *, streams: bool) -> None:
         """Put a slot back."""
         snapshot = self.slots[slot]
         groups, variables = self._state()
-        rates = learning_rate_variables(self.optimizers)
+        left = learning_rate_variables(self.optimizers) | (set() if streams else set(map(id, seed_states(self.model))))
         restored = []
         for index, (present, saved, owners) in enumerate(zip(groups, snapshot.values, variables, strict=True)):
             if index == METRICS and snapshot.epoch != epoch:
@@ -156,20 +157,22 @@ class GuardedStep:
                 continue
             # Copies: the next step donates these buffers.
             values = self._copy(saved)
-            kept = [id(owner) in rates for owner in owners]
+            kept = [id(owner) in left for owner in owners]
             restored.append([now if keep else old for now, old, keep in zip(present, values, kept, strict=True)])
-        if self._live is not None:
-            self._live = tuple(restored[:4])
-            self._ran = True  # no longer what `fit` holds: an error on the way out must hand it over
-            pairs = list(zip(variables[4], restored[4], strict=True))
-        else:
-            pairs = [
-                pair
-                for owners, values in zip(variables, restored, strict=True)
-                for pair in zip(owners, values, strict=True)
-            ]
-        for variable, value in pairs:
-            variable.assign(value)
+        self._set_state(restored, variables)
+
+    def streams(self) -> Any:
+        """Seed generators by ``id`` of their states."""
+        seeds, (groups, variables) = set(map(id, seed_states(self.model))), self._state()
+        places = [(i, j) for i, owners in enumerate(variables) for j, each in enumerate(owners) if id(each) in seeds]
+        copies = self._copy([groups[i][j] for i, j in places])  # the next step donates these buffers
+        return {id(variables[i][j]): copy for (i, j), copy in zip(places, copies, strict=True)}
+
+    def set_streams(self, streams: Any) -> None:
+        """Put them back."""
+        groups, variables = self._state()
+        pairs = [zip(owners, values, strict=True) for owners, values in zip(variables, groups, strict=True)]
+        self._set_state([[streams.get(id(owner), value) for owner, value in each] for each in pairs], variables)
 
     def parameter_norms(self) -> dict[str, float]:
         """Norm of each trainable variable."""
@@ -202,6 +205,16 @@ class GuardedStep:
             model.jax_state_sync()
             groups = [[variable.value for variable in group] for group in variables]
         return [*groups, [variable.value for variable in seeds]], [*variables, seeds]
+
+    def _set_state(self, groups: list[list[Any]], variables: list[list[Any]]) -> None:
+        """What :meth:`_state` returns, with other values."""
+        if self._live is not None:
+            self._live = tuple(groups[:4])
+            self._ran = True  # no longer what `fit` holds: an error on the way out must hand it over
+            groups, variables = groups[4:], variables[4:]
+        for owners, values in zip(variables, groups, strict=True):
+            for variable, value in zip(owners, values, strict=True):
+                variable.assign(value)
 
     @property
     def _is_compiled(self) -> bool:

@@ -25,9 +25,10 @@ from nan_callbacks.keras.model_parts import (
     optimizers_of,
     running_variances,
     scales_loss,
+    seed_states,
     state_of,
 )
-from nan_callbacks.keras.readings import LR_SCALE, Layout, Reading, unpack
+from nan_callbacks.keras.readings import COLUMNS, DRAWS, LR_SCALE, Layout, Reading, unpack
 from nan_callbacks.keras.replay_tensorflow import variables_kept
 from nan_callbacks.keras.snapshot import Snapshot, VariableGroups, variable_groups
 
@@ -155,14 +156,23 @@ class GuardedStep:
         values = self._read_all() if self.replicas == 1 else self._values()
         self.slots[slot] = Snapshot(epoch, list(values))
 
-    def restore(self, slot: int, epoch: int) -> None:
+    def restore(self, slot: int, epoch: int, *, streams: bool) -> None:
         """Put a slot back."""
         assert self.groups is not None
         snapshot = self.slots[slot]
-        wanted = self.groups.restored(snapshot.epoch == epoch)
+        wanted = self.groups.restored(snapshot.epoch == epoch, leave=() if streams else seed_states(self.model))
         for variable, value, put in zip(self.groups.all, snapshot.values, wanted, strict=True):
             if put:
                 variable.value.assign(value)
+
+    def streams(self) -> Any:
+        """Seed generators; TensorFlow's own streams never go back."""
+        return [(variable, tf.identity(variable.value)) for variable in seed_states(self.model)]
+
+    def set_streams(self, streams: Any) -> None:
+        """Put them back."""
+        for variable, value in streams:
+            variable.value.assign(value)
 
     def parameter_norms(self) -> dict[str, float]:
         """Norm of each trainable variable."""
@@ -198,7 +208,7 @@ class GuardedStep:
         """
         if self._spec is None or self.model.run_eagerly or self.replicas > 1:
             return step
-        limits = tf.TensorSpec([max(len(self.optimizers), 1), LR_SCALE + 1], tf.float32)
+        limits = tf.TensorSpec([max(len(self.optimizers), 1), COLUMNS], tf.float32)
 
         @tf.autograph.experimental.do_not_convert
         def one_step(batch: Any, limits: Any) -> Any:
@@ -280,17 +290,18 @@ class _Step:
         return self._apply_if(run, original, grads, variables)
 
     def put_state_back(self) -> None:
-        """Undo what a dropped step wrote besides the weights: statistics, seeds, metrics."""
+        """Undo what a dropped step wrote besides the weights: statistics, metrics, and seeds if they go back."""
         kept = tf.reduce_all(tf.stack(self.admitted))
         partly = len(self.admitted) > 1 or any(scales_loss(each) for each in self.owner.optimizers)
         any_ran = tf.reduce_any(tf.stack(self.ran))
+        used, seeds = self.limits[0, DRAWS] > 0.5, {id(variable) for variable in seed_states(self.owner.model)}
 
         def select(keep_all: Any) -> None:
             for variable, before in zip(self.state, self.before, strict=True):
-                value, keep = variable.value, keep_all
+                value, keep = variable.value, keep_all | used if id(variable) in seeds else keep_all
                 if partly:  # what is finite stays if another update of this step went through, or the scaler took over
                     finite = tf.reduce_all(tf.math.is_finite(value)) if value.dtype.is_floating else tf.constant(True)
-                    keep = keep_all | (any_ran & finite)
+                    keep = keep | (any_ran & finite)
                 value.assign(tf.where(keep, value, before))
 
         def select_in_branch() -> Any:

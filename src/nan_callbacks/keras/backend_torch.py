@@ -17,10 +17,11 @@ from nan_callbacks.keras.model_parts import (
     optimizers_of,
     running_variances,
     scales_loss,
+    seed_states,
     state_of,
     unique,
 )
-from nan_callbacks.keras.readings import LR_SCALE, Reading, in_single
+from nan_callbacks.keras.readings import DRAWS, LR_SCALE, Reading, in_single
 from nan_callbacks.keras.snapshot import Snapshot, VariableGroups, variable_groups
 from nan_callbacks.keras.torch_state import BufferCopies, KeptState, random_streams, set_random_streams, torch_modules
 from nan_callbacks.torch.forward_state import ForwardState
@@ -105,20 +106,31 @@ class GuardedStep:
         kept.epoch, kept.rng, kept.buffers = epoch, random_streams(), BufferCopies(self.model)
         self.buffers.look()
 
-    def restore(self, slot: int, epoch: int) -> None:
+    def restore(self, slot: int, epoch: int, *, streams: bool) -> None:
         """Put a slot back."""
         assert self.groups is not None
         snapshot = self.slots[slot]
         same_epoch = snapshot.epoch == epoch
         live = [variable.value.detach() for variable in self.groups.all]
-        wanted = self.groups.restored(same_epoch)
+        wanted = self.groups.restored(same_epoch, leave=() if streams else seed_states(self.model))
         with torch.no_grad():
             copy_pairs([(to, kept) for to, kept, put in zip(live, snapshot.values, wanted, strict=True) if put])
         if snapshot.buffers is not None:
             snapshot.buffers.restore()
             self.buffers.refresh()
-        if same_epoch:  # the next epoch's order of the data is drawn from these streams
+        if same_epoch and streams:  # the next epoch's order of the data is drawn from these streams
             set_random_streams(snapshot.rng)
+
+    def streams(self) -> Any:
+        """Seed generators and torch's global streams."""
+        seeds = seed_states(self.model)
+        return seeds, [variable.value.detach().clone() for variable in seeds], random_streams()
+
+    def set_streams(self, streams: Any) -> None:
+        """Put them back."""
+        for variable, value in zip(*streams[:2], strict=True):
+            variable.assign(value)
+        set_random_streams(streams[2])
 
     def parameter_norms(self) -> dict[str, float]:
         """Norm of each trainable variable."""
@@ -210,15 +222,17 @@ class _Step:
     _apply_untraced = torch._dynamo.disable(_apply)
 
     def put_state_back(self) -> None:
-        """Undo what a dropped step wrote besides the weights: statistics, seeds, metrics, the random stream."""
+        """Undo what a dropped step wrote besides the weights: statistics, metrics; random streams if they go back."""
         partly = any(self.ran)  # another update of this step went through, or the scaler took over
-        self.owner.kept.restore(only_non_finite=partly)
+        used = self.limits[0][DRAWS] > 0.5
+        leave = seed_states(self.owner.model) if used else ()
+        self.owner.kept.restore(only_non_finite=partly, leave=leave)
         self.owner.buffers.restore(only_non_finite=partly)
-        if not partly:
+        if not partly and not used:
             set_random_streams(self.random)
 
     def _limits(self, stream: int) -> Limits:
-        loss, grad_norm, jump, admit_loss, admit_gradients, closed, _ = self.limits[stream]
+        loss, grad_norm, jump, admit_loss, admit_gradients, closed, *_ = self.limits[stream]
         return Limits(loss, grad_norm, jump, admit_loss > 0.5, admit_gradients > 0.5, closed > 0.5)
 
 

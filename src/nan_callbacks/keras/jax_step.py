@@ -13,8 +13,8 @@ from jax import numpy as jnp
 from nan_callbacks.keras import jax_measure as measuring
 from nan_callbacks.keras.gate import admits
 from nan_callbacks.keras.interception import LossMemory, scaled_rate
-from nan_callbacks.keras.model_parts import leaf_optimizers, running_variances, scales_loss
-from nan_callbacks.keras.readings import LR_SCALE, Layout
+from nan_callbacks.keras.model_parts import leaf_optimizers, running_variances, scales_loss, seed_states
+from nan_callbacks.keras.readings import DRAWS, LR_SCALE, Layout
 
 
 class Owner(Protocol):
@@ -90,6 +90,7 @@ class WatchedStep:
             [_select(admitted, run, scaler, n, o) for n, o in zip(new_groups[i], old_groups[i], strict=True)]
             for i in (1, 3)
         )
+        state = self._with_used_draws(state, new_groups[1])
         rate = self._rate(optimizer, old_groups[2])
         head = [loss, total, jump, scale if scaler else None, rate, admitted]
         numbers = [jnp.float32(math.nan) if item is None else jnp.asarray(item, jnp.float32) for item in head]
@@ -122,6 +123,15 @@ class WatchedStep:
         if not isinstance(run, jax.core.Tracer):
             return update() if bool(run) else keep()
         return jax.lax.cond(run, update, keep)
+
+    def _with_used_draws(self, state: list[Any], new: list[Any]) -> list[Any]:
+        """The seeds go on from where the step left them, dropped or not, if its random numbers count as used."""
+        used, seeds = self.limits[0, DRAWS] > 0.5, {id(variable) for variable in seed_states(self.owner.model)}
+        variables = self.owner.model.non_trainable_variables
+        return [
+            jnp.where(used, after, chosen) if id(variable) in seeds and after is not chosen else chosen
+            for variable, chosen, after in zip(variables, state, new, strict=True)
+        ]
 
     def _growth(self, old: list[Any], new: list[Any]) -> Any:
         model = self.owner.model

@@ -100,6 +100,13 @@ def global_seed() -> list[Any]:
     return [] if generator is None else [generator.state]
 
 
+def seed_states(model: Any) -> list[Any]:
+    """States of all seed generators that a model's step may draw from."""
+    layers = model._flatten_layers(include_self=True, recursive=True)
+    generators = [generator for layer in layers for generator in getattr(layer, "_seed_generators", ())]
+    return unique([*(generator.state for generator in generators), *global_seed()])
+
+
 def forget_global_seed() -> None:
     """Let Keras make its generator for unseeded draws anew when it is next needed."""
     with suppress(ImportError):

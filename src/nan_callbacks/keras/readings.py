@@ -13,12 +13,15 @@ from nan_callbacks.core import Limits
 
 LR_SCALE = 6
 """Column of the learning rate's scale, after loss, gradient norm, statistics jump and three permissions."""
+DRAWS = 7
+"""Column that says whether the random numbers of the step may count as used even if it is dropped."""
+COLUMNS = 8
 
 HEAD = 6
 """Loss, gradient norm, statistics jump, loss scale, learning rate, admitted; then two numbers per variable."""
 
 FLOAT32 = struct.Struct("<f")
-ROW = struct.Struct(f"<{LR_SCALE + 1}f")
+ROW = struct.Struct(f"<{COLUMNS}f")
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -60,13 +63,13 @@ class Reading:
     """Of their gradients."""
 
 
-def pack_limits(limits: Sequence[Limits], lr_scale: float) -> np.ndarray:
-    """One row per optimizer.
+def pack_limits(limits: Sequence[Limits], lr_scale: float, *, draws_count_as_used: bool = False) -> np.ndarray:
+    """One row per optimizer, the last two numbers the same in all of them.
 
     The gate compares in float32, the core in float64: rounding a limit down makes both say the same of every float32.
 
     Returns:
-        A read-only array of shape [optimizers, 7].
+        A read-only array of shape [optimizers, :data:`COLUMNS`].
     """
     rows = [
         ROW.pack(
@@ -77,10 +80,11 @@ def pack_limits(limits: Sequence[Limits], lr_scale: float) -> np.ndarray:
             each.admit_non_finite_gradients,
             each.closed,
             lr_scale,
+            draws_count_as_used,
         )
         for each in limits
     ]
-    return np.frombuffer(b"".join(rows), "<f4").reshape(-1, ROW.size // FLOAT32.size)  # read-only, as bytes are
+    return np.frombuffer(b"".join(rows), "<f4").reshape(-1, COLUMNS)  # read-only, as bytes are
 
 
 def unpack(layouts: Sequence[Layout], vector: np.ndarray) -> list[Reading]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from operator import is_not
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from keras import ops, tree
 
 from nan_callbacks.core import Action, Decision, Limits, Monitor, StepObservation
+from nan_callbacks.core.draws import Streams, is_dropped
 from nan_callbacks.core.events import Event, step_events
 from nan_callbacks.core.finding import Finding
 from nan_callbacks.core.journal import Journal
@@ -59,6 +61,8 @@ class GuardSession:
         self._found: list[tuple[StepObservation, tuple[Finding, ...], Event]] = []
         self._param_norm: float | None = None
         self._last: StepObservation | None = None
+        self._streams: Any = None
+        """Where the random streams stood before the present step; only if it shall not put them back itself."""
         self._packed = pack_limits([], 1.0)
         self._packed_from: list[float | Limits] = []
         self.layers = LayerWatch(model, lambda: getattr(self.backend, "live", None))
@@ -80,14 +84,17 @@ class GuardSession:
         self._param_norm = None
         if self.monitor.wants_param_norm():
             self._param_norm = math.hypot(*self.backend.parameter_norms().values())
+        self._streams = self.backend.streams() if self.monitor.draws.count_as_used else None
         return self._limits()
 
     def _limits(self) -> np.ndarray:
         """The very same array as long as nothing changes, so that it is sent to a device only once."""
         limits = [self.monitor.limits(stream) for stream in range(max(len(self.backend.optimizers), 1))]
-        parts: list[float | Limits] = [self.monitor.lr_scale, *limits]
+        used = self.monitor.draws.count_as_used
+        parts: list[float | Limits] = [self.monitor.lr_scale, used, *limits]
         if len(parts) != len(self._packed_from) or any(map(is_not, parts, self._packed_from)):
-            self._packed_from, self._packed = parts, pack_limits(limits, self.monitor.lr_scale)
+            packed = pack_limits(limits, self.monitor.lr_scale, draws_count_as_used=used)
+            self._packed_from, self._packed = parts, packed
         return self._packed
 
     def after_step(self, readings: list[Reading]) -> None:
@@ -99,7 +106,9 @@ class GuardSession:
         self.restored = False
         observations = [self._observation(reading, offset) for offset, reading in enumerate(readings)]
         decisions = [self._judge(seen) for seen in observations]
-        self._report_found()
+        with self._streams_as_they_were(observations):
+            self._report_found()
+        self.monitor.draws.note(observations)
         if not any(decision.findings for decision in decisions):
             self.recent.add(self.batches[0])
         self.batch_index += 1
@@ -141,7 +150,7 @@ class GuardSession:
             TrainingStoppedError: If the guard gave up and was told to raise.
         """
         if decision.restore_slot is not None:
-            self.backend.restore(decision.restore_slot, self.epoch)
+            self.backend.restore(decision.restore_slot, self.epoch, streams=decision.restore_streams)
             self.restored = True
             if decision.restore_step is not None:
                 self.history.rolled_back(decision.restore_step)
@@ -245,6 +254,21 @@ class GuardSession:
             for seen, findings, event in found:
                 self.desk.take_in(event, self._opener(seen, findings))
             self.desk.notice(self.last, self._look, incident=bool(found))
+
+    @contextmanager
+    def _streams_as_they_were(self, observations: list[StepObservation]) -> Iterator[None]:
+        """Inside, the random streams stand where a dropped step found them, so that its trials fail as it did."""
+        before, self._streams = self._streams, None
+        if before is None or not is_dropped(observations):
+            yield
+            return
+        after = self.backend.streams()
+        self.backend.set_streams(before)
+        try:
+            yield
+        finally:
+            if self.monitor.draws.after(observations) is Streams.AFTER_STEP:
+                self.backend.set_streams(after)
 
     def _opener(self, seen: StepObservation, findings: tuple[Finding, ...]) -> Callable[[], Examination]:
         return lambda: self.examination(seen, findings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,9 +36,15 @@ class VariableGroups:
         """Both, in a fixed order."""
         return [*self.always, *self.metrics]
 
-    def restored(self, same_epoch: bool) -> list[bool]:
-        """Whether each of :attr:`all` goes back."""
-        return [True] * len(self.always) + [same_epoch] * len(self.metrics)
+    def restored(self, same_epoch: bool, leave: Sequence[Any] = ()) -> list[bool]:
+        """Whether each of :attr:`all` goes back.
+
+        Args:
+            same_epoch: Whether the snapshot was taken in the present epoch.
+            leave: Variables that stay as they are.
+        """
+        left = {id(variable) for variable in leave}
+        return [id(variable) not in left for variable in self.always] + [same_epoch] * len(self.metrics)
 
 
 def variable_groups(model: Any, optimizers: list[Any]) -> VariableGroups:

@@ -44,13 +44,16 @@ class KeptState:
             torch._foreach_copy_(copies, sources)
 
     @torch.no_grad()
-    def restore(self, *, only_non_finite: bool = False) -> None:
+    def restore(self, *, only_non_finite: bool = False, leave: Sequence[Any] = ()) -> None:
         """Put the copies back.
 
         Args:
             only_non_finite: Leave variables alone that hold finite values.
+            leave: Variables to be left alone whatever they hold.
         """
-        pairs = zip(self.live, self.before, strict=True)
+        left = {id(variable) for variable in leave}
+        kept = zip(self._variables, self.live, self.before, strict=True)
+        pairs = [(live, old) for variable, live, old in kept if id(variable) not in left]
         copy_pairs([(live, old) for live, old in pairs if not (only_non_finite and bool(torch.isfinite(live).all()))])
 
 

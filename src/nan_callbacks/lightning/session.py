@@ -95,9 +95,8 @@ class GuardSession:
             self.window.open()
             self._global_step = getattr(self.trainer, "global_step", None)
             self._take_snapshot_if_due()
-        if self.module.device.type != "cpu":
-            self.window.batches.clear()  # memory of an accelerator: only the newest batch is kept for a look
-        self.window.batches.append(Fed(as_received(batch), self.trainer.fit_loop.epoch_loop.batch_idx))
+        fed = Fed(as_received(batch), self.trainer.fit_loop.epoch_loop.batch_idx)
+        self.window.take(fed, alone=self.module.device.type != "cpu", with_streams=self.monitor.draws.count_as_used)
 
     def before_backward(self, loss: Tensor) -> None:
         """A loss is about to be differentiated."""
@@ -130,6 +129,7 @@ class GuardSession:
             return
         attempts, self._attempts = self._attempts, []
         self._clean_up(attempts)
+        self.monitor.draws.note([attempt.seen for attempt in attempts])
         # The clock runs over all optimizers, in the order of their steps.
         decisions = [self._judge(attempt.seen) for attempt in attempts]
         self._report_found()
@@ -176,7 +176,7 @@ class GuardSession:
             TrainingStoppedError: If the guard gave up and was told to raise.
         """
         if decision.restore_slot is not None:
-            self.snapshots.restore(decision.restore_slot)
+            self.snapshots.restore(decision.restore_slot, streams=decision.restore_streams)
             self.window.refresh()
             self.window.remember_rng()
             if decision.restore_step is not None:
@@ -313,7 +313,7 @@ class GuardSession:
             self.window.undo_forward()
             if self._step_wise:
                 self.snapshots.restore_step_start()
-            self.window.undo_rest(self.scaler)
+            self.window.undo_rest(self.scaler, self.monitor.draws.after([attempt.seen for attempt in dropped]))
 
     # -- the rest ------------------------------------------------------------------------------------------------
 

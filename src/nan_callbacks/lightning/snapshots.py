@@ -75,13 +75,15 @@ class Snapshots:
         self._slots[slot].capture(rng)
         self._epochs[slot] = self._trainer.current_epoch
 
-    def restore(self, slot: int) -> None:
+    def restore(self, slot: int, *, streams: bool = True) -> None:
         """Put a slot's state back.
 
-        The random streams go back only within an epoch: the next epoch's order of the data is drawn from them, and
-        data move forward, never back.
+        Args:
+            slot: The slot.
+            streams: Whether the random streams go back as well. They do so only within an epoch: the next epoch's order
+                of the data is drawn from them, and data move forward, never back.
         """
-        self._slots[slot].restore(rng=self._epochs[slot] == self._trainer.current_epoch)
+        self._slots[slot].restore(rng=streams and self._epochs[slot] == self._trainer.current_epoch)
         forget_update(self._trainer)
 
     def saved(self, slot: int) -> dict[str, Any] | None:
@@ -93,8 +95,8 @@ class Snapshots:
         self.capture(STEP_START)
 
     def restore_step_start(self) -> None:
-        """Undo the present step."""
-        self.restore(STEP_START)
+        """Undo the present step, but for the random streams, of which the window takes care."""
+        self.restore(STEP_START, streams=False)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain state of the ledger's slots, for a checkpoint."""

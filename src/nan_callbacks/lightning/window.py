@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nan_callbacks.core.draws import Streams
 from nan_callbacks.lightning.metrics import MetricMemory
 from nan_callbacks.torch.forward_state import ForwardState
 from nan_callbacks.torch.lab_bench import Fed
@@ -35,6 +36,7 @@ class Window:
         self._trainer = trainer
         self._rng: RngState | None = None
         self._newest_rng: RngState | None = None
+        self._arrival: RngState | None = None
         self._scaler_state: dict[str, Any] | None = None
 
     @property
@@ -55,6 +57,20 @@ class Window:
     def remember_rng(self) -> None:
         """The next batch may be fetched and transformed with these streams: if it turns out bad, so is its fetching."""
         self._rng = self._newest_rng = RngState(self._newest_rng)
+
+    def take(self, fed: Fed, *, alone: bool, with_streams: bool) -> None:
+        """A batch has been fetched and transformed.
+
+        Args:
+            fed: The batch.
+            alone: Whether only the newest batch is kept for a look, to save the memory of an accelerator.
+            with_streams: Whether to remember where the random streams are now.
+        """
+        if with_streams:
+            self._arrival = RngState(self._newest_rng)
+        if alone:
+            self.batches.clear()
+        self.batches.append(fed)
 
     def open(self) -> None:
         """Remember the state before the window's first batch."""
@@ -81,10 +97,16 @@ class Window:
         self.metrics.restore(only_non_finite=only_non_finite)
         self.variances.forget_jump()
 
-    def undo_rest(self, scaler: Any) -> None:
-        """Take back the rest: random streams and loss scale."""
-        if self._rng is not None:
-            self._rng.restore()
+    def undo_rest(self, scaler: Any, streams: Streams) -> None:
+        """Take back the rest: loss scale and random streams.
+
+        Args:
+            scaler: The gradient scaler, None without one.
+            streams: Where the streams go on from.
+        """
+        state = {Streams.BEFORE_FETCH: self._rng, Streams.ARRIVAL: self._arrival}.get(streams)
+        if state is not None:
+            state.restore()
         self.undo_scaler(scaler)
 
     def undo_scaler(self, scaler: Any) -> None:
@@ -95,6 +117,7 @@ class Window:
     def close(self) -> None:
         """The window's step is over."""
         self.is_open = False
+        self._arrival = None
         self.losses.clear()
         self.batches.clear()
         self.remember_rng()
