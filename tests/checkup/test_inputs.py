@@ -347,6 +347,12 @@ def test_token_ids_that_are_all_the_same_say_nothing():
     assert [(each.code, each.kind) for each in found] == [("DATA506", "all_constant")]
 
 
+def test_segments_of_single_sentences_are_all_the_same():
+    words = indices(np.arange(320).reshape(64, 5) % 9, 9)
+    segments = indices(np.zeros((64, 5), np.int64), 2, name="segments")
+    assert list(examine_inputs((words, segments), 64)) == []
+
+
 def test_token_ids_of_a_padded_batch_are_no_constant():
     values = np.zeros((64, 5), np.int64)
     values[3, 0] = 2

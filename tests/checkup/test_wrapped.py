@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nan_callbacks.checkup.wrapped import has_wrapped
-from tests.checkup.facts import numbers
+from nan_callbacks.checkup.concerns import concerns_of
+from nan_callbacks.checkup.wrapped import fills_its_type, has_wrapped
+from tests.checkup.facts import indices, numbers
 
 NARROW = ("int8", "uint8", "int16", "uint16")
 
@@ -70,3 +71,37 @@ def test_extremes_of_every_narrow_type_do_no_harm():
     for dtype in (*NARROW, "int32", "uint32"):
         info = np.iinfo(dtype)
         told(np.array([info.min, info.min, info.max, info.max], dtype))
+
+
+def all_over(dtype, *, size=2000):
+    """Products that have gone around the end of their type many times."""
+    width = float(np.iinfo(dtype).max) - float(np.iinfo(dtype).min)
+    drawn = np.random.default_rng(1).uniform(0.1, 4.0, size) * width
+    return np.rint(drawn).astype(np.int64).astype(dtype).reshape(-1, 10)
+
+
+@pytest.mark.parametrize("dtype", ["int16", "uint16", "int32", "uint32"])
+def test_numbers_that_fill_a_wide_type_are_a_suspicion(dtype):
+    (concern,) = concerns_of((numbers(all_over(dtype)),), (), 200)
+    assert (concern.code, concern.kind, concern.certain) == ("DATA507", "filled", False)
+    assert dtype in concern.because[0]
+
+
+LOUD = np.clip(np.random.default_rng(2).normal(0, 3e4, (200, 10)), -32768, 32767).astype("int16")
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        numbers(all_over("uint8")),
+        numbers(all_over("int32").astype("int64")),
+        numbers(all_over("uint16").reshape(-1, 10, 10)),
+        numbers(all_over("int16") // 2),
+        numbers(LOUD),
+        numbers(np.where(all_over("int16") > 0, 32_700, -32_700).astype("int16")),
+        indices(all_over("uint32"), None),
+    ],
+    ids=["bytes", "wide enough", "pictures", "half of the range", "clipped sound", "two values", "hashes"],
+)
+def test_what_fills_a_type_by_right(facts):
+    assert list(fills_its_type(facts)) == []

@@ -104,6 +104,12 @@ def test_a_mean_over_nothing_is_a_division_by_zero(operation: str):
     assert code(operation, [], [], result=np.nan) == "NAN112"
 
 
+def test_targets_that_are_all_left_out_are_averaged_as_nothing():
+    assert code("nll_loss", [-1.0, -2.0], [-100.0, -100.0], result=np.nan) == "NAN112"
+    assert code("nll_loss", [-1.0, np.nan], [-100.0, -100.0], result=np.nan) is None
+    assert code("nll_loss", [-1.0, -np.inf], [0.0, 1.0], result=np.inf) is None
+
+
 def test_a_nan_of_an_unknown_operation_on_some_elements_is_not():
     assert code("smooth_l1_loss", ONE, ONE, result=np.nan) is None
 

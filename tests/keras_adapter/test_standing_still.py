@@ -40,6 +40,36 @@ def test_a_head_that_nothing_trains(frozen, accused):
         assert "head, the last layer with weights, nor 1 of the 1 before it" in found.describe()
 
 
+class KeptAsArray(keras.layers.Layer):
+    """Its matrix, or a table of positions, is an array that no optimizer hears of."""
+
+    def __init__(self, is_table=False):
+        super().__init__()
+        self.is_table = is_table
+
+    def build(self, shape):
+        drawn = np.random.default_rng(3).normal(0, 0.02, shape[-2:] if self.is_table else (shape[-1], 4))
+        self.kept = keras.ops.convert_to_tensor(drawn.astype("float32"))
+
+    def call(self, x):
+        return x + self.kept if self.is_table else keras.ops.matmul(x, self.kept)
+
+
+@pytest.mark.parametrize("is_table", [False, True])
+def test_a_head_that_is_no_variable(is_table):
+    keras.utils.set_random_seed(2)
+    inputs = keras.Input((6,))
+    hidden = keras.layers.Dense(4, activation="tanh")(inputs)
+    hidden = keras.layers.Flatten()(KeptAsArray(True)(keras.layers.Reshape((2, 2))(hidden)))
+    outputs = keras.layers.Dense(4)(hidden) if is_table else KeptAsArray()(hidden)
+    model = keras.Model(inputs, outputs)
+    x, labels = classes()
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    guard = NaNGuard(strict=True, checkup=False)
+    model.fit(x, labels, batch_size=12, shuffle=False, verbose=0, callbacks=[guard])
+    assert ("OPT608" in [verdict.code for verdict in guard.diagnose().verdicts]) is not is_table
+
+
 def test_a_run_that_learns_nothing_is_noticed_without_being_asked():
     def fitted(start, **options):
         guard, model = NaNGuard(strict=True, checkup=False, **options), classifier((), start)

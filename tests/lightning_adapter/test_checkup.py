@@ -969,6 +969,43 @@ def test_values_of_half_precision_near_its_end_are_a_remark(scale, codes):
     assert [notice.code for notice in report if notice.kind == "half_precision"] == codes
 
 
+class HalfMasked(Half):
+    """Adds the mask of a half-precision format, which hides nothing here."""
+
+    def forward(self, x):
+        hiding = torch.where(torch.tensor([False, True]), 0.0, torch.finfo(torch.half).min).half()
+        return super().forward(x) + hiding[1].float()
+
+
+def test_a_mask_of_half_precision_is_no_value_near_its_end():
+    report = look(Module(HalfMasked(1.0)), batches(features(), labels(features())))
+    assert [notice.code for notice in report if notice.kind == "half_precision"] == []
+
+
+def test_a_remark_has_no_empty_lines():
+    report = look(Module(Half(9000.0)), batches(features(), labels(features())))
+    assert all(line.strip() for notice in report for line in notice.evidence)
+
+
+class Places(nn.Module):
+    """Logarithms of distances, as of buckets of relative positions, or of something that is drawn or given."""
+
+    def __init__(self, far):
+        super().__init__()
+        self.net, self.far = nn.Linear(8, 4), far
+
+    def forward(self, x):
+        places = torch.arange(4).float()
+        far = {"places": places, "drawn": torch.rand(4) * places, "given": x[:, :4].abs() * places}[self.far]
+        return self.net(x) + torch.log(far).clamp(min=-1.0)
+
+
+@pytest.mark.parametrize(("far", "codes"), [("places", []), ("drawn", ["NAN111"]), ("given", ["NAN111"])])
+def test_what_no_batch_can_change_is_no_hazard(far, codes):
+    report = look(Module(Places(far)), batches(features(), labels(features())))
+    assert [notice.code for notice in report if notice.code == "NAN111"] == codes
+
+
 # -- divisors --------------------------------------------------------------------------------------------------------
 
 
