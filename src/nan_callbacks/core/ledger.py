@@ -84,18 +84,24 @@ class Ledger:
         """The trusted snapshot, None if there is none yet."""
         return self._trusted
 
+    def newest(self) -> LedgerEntry | None:
+        """The one on probation if it has had some clean steps, else the trusted one."""
+        candidate = self._candidate
+        known = candidate is not None and candidate.clean_steps >= FEWEST_CLEAN_STEPS
+        return candidate if known else self._trusted
+
     def choose(self, *, newest: bool) -> LedgerEntry | None:
         """The snapshot to roll back to, None if there is none yet.
 
         Args:
-            newest: Whether one on probation will do, if it has had some clean steps. It begins its probation anew.
+            newest: Whether one on probation will do, see :meth:`newest`. It begins its probation anew.
         """
-        candidate = self._candidate
-        if newest and candidate is not None and candidate.clean_steps >= FEWEST_CLEAN_STEPS:
-            candidate.clean_steps = 0
-            return candidate
-        self._candidate = None  # it did not hold
-        return self._trusted
+        chosen = self.newest() if newest else self._trusted
+        if chosen is not None and chosen is self._candidate:
+            chosen.clean_steps = 0
+        else:
+            self._candidate = None  # it did not hold
+        return chosen
 
     def forget(self) -> None:
         """The adapter no longer holds any snapshot (a resumed run without saved snapshots)."""

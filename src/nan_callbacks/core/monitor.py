@@ -9,7 +9,7 @@ from nan_callbacks.core.decision import Decision
 from nan_callbacks.core.detectors.blow_up import FIRST_STEPS
 from nan_callbacks.core.draws import Draws
 from nan_callbacks.core.finding import Action, Finding
-from nan_callbacks.core.ledger import Ledger
+from nan_callbacks.core.ledger import Ledger, LedgerEntry
 from nan_callbacks.core.limits import Limits
 from nan_callbacks.core.observation import StepObservation
 from nan_callbacks.core.policy import Policy
@@ -71,6 +71,10 @@ class Monitor:
         """Whether a snapshot should be taken before the coming step."""
         suspicious = any(stream.suspicious for stream in self._streams.values())
         return not self.policy.gave_up and self.ledger.due(self.step, suspicious=suspicious)
+
+    def last_good(self) -> LedgerEntry | None:
+        """The snapshot that trials begin with: as long as there is a question, the newest that may answer it."""
+        return self.ledger.target() if self.question is None else self.ledger.newest()
 
     def snapshot_slot(self) -> int:
         """Register the snapshot that is being taken now.

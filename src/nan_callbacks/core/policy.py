@@ -115,7 +115,7 @@ class Policy:
             broken = any(finding.code == "NAN103" for finding in findings)
             return self._give_up(findings, f"{findings[0].title}: configured to stop", restore=broken)
         if proposed is Action.ROLLBACK:
-            at_once = any(finding.code == "NAN103" for finding in findings)
+            at_once = self._rollbacks == 0 and any(finding.code == "NAN103" for finding in findings)
             return self._roll_back(findings, findings[0].title, at_once=at_once)
         if seen.applied:
             return self._applied(seen, findings, suspicious=suspicious)
@@ -131,7 +131,7 @@ class Policy:
         if not proved or self.gave_up:
             return self._decision(Action.OBSERVE, [], "")
         if finding.action is Action.ROLLBACK:
-            return self._roll_back([finding], finding.title, at_once=False)
+            return self._roll_back([finding], finding.title, at_once=True)
         if finding.action is Action.STOP:
             return self._give_up([finding], f"{finding.title}: configured to stop", restore=True)
         return self._decision(Action.OBSERVE, [finding], "")
@@ -194,7 +194,8 @@ class Policy:
             return self._accept_level(findings)
         scale, only_spikes = self.learning_rate.scale, run.only_spikes
         reason = f"{run.length} steps in a row were dropped"
-        decision = self._roll_back(findings, reason, at_once=not only_spikes, streams=False)
+        at_once = self._rollbacks == 0 and not only_spikes  # once: then the trusted one must help
+        decision = self._roll_back(findings, reason, at_once=at_once, streams=False)
         if only_spikes and decision.action is Action.ROLLBACK:
             self.spiking, self._scale_before, self._spikes = seen.stream, scale, dict(run.least)
         return decision
@@ -232,15 +233,14 @@ class Policy:
         Args:
             findings: What was found.
             reason: Why.
-            at_once: Whether it happened from one step to the next, so that the newest snapshot is none of it; the first
-                time that is tried.
+            at_once: Whether the newest snapshot is known to be none of it.
             streams: Whether the random streams go back as well.
         """
         if self._rollbacks >= self.config.max_rollbacks or self.ledger.target() is None:
             known = self.ledger.target() is not None
             tried = f"{self._rollbacks} rollback(s) brought no progress" if known else "there is no snapshot"
             return self._give_up(findings, f"{reason}, and {tried}", restore=True, streams=streams)
-        self.restored_to = self.ledger.choose(newest=at_once and self._rollbacks == 0)
+        self.restored_to = self.ledger.choose(newest=at_once)
         self._known_good = self.restored_to is self.ledger.target()
         cut = self.learning_rate.cut(self._rollbacks)
         self._rollbacks += 1

@@ -182,12 +182,12 @@ class Desk:
         self._guarded(lambda: self._look_into(seen, finding, open_case((finding,))))
 
     def is_relapse(self, open_case: Callable[[], Case | None]) -> bool:
-        """Whether the weights have lost what they knew; False if that cannot be tried.
+        """Whether the weights have lost what they knew; False if that cannot be tried. No diagnosis: four steps' work.
 
         Args:
             open_case: Makes the last step examinable.
         """
-        if self._broken or self.settings.diagnose == "never":
+        if self._broken:
             return False
         case = self._guarded(open_case)
         return case is not None and bool(self._guarded(case.has_relapsed))

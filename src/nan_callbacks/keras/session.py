@@ -243,7 +243,7 @@ class GuardSession:
         return about(self.last), self.examination(self.last, with_snapshots=with_snapshots)
 
     def _trusted(self) -> Mapping[int, Any] | None:
-        good = self.monitor.ledger.target()
+        good = self.monitor.last_good()
         known = good is not None and good.slot in self.backend.slots
         return values_in_slot(self.model, self.backend, good.slot) if good is not None and known else None
 

@@ -364,7 +364,7 @@ class GuardSession:
         return None if self.last is None else (about(self.last), self.examination(self.last, with_snapshots=False))
 
     def _trusted(self) -> dict[str, Any] | None:
-        good = self.monitor.ledger.target()
+        good = self.monitor.last_good()
         return None if good is None else self.snapshots.saved(good.slot)
 
     def _batches(self) -> tuple[Batches, tuple[Batches, ...]]:
