@@ -198,7 +198,7 @@ class GuardSession:
         self.layers.before_update(optimizer)
         measured = measure(
             gradients,
-            loss=self._loss(scale),
+            loss=self.window.take_loss(scale),
             statistics_jump=self.window.variances.jump(),
             inverse_scale=1.0 / scale if fused and scale else 1.0,
         )
@@ -220,20 +220,6 @@ class GuardSession:
             loss_scale=scale,
             scaler_overflow=scaler is not None and bool(measured.non_finite),
         )
-
-    def _loss(self, scale: float | None) -> Tensor | None:
-        """Mean raw loss of the window, on its device."""
-        losses = self.window.losses
-        if not losses:
-            return None
-        # Lightning divides each loss by the full accumulation factor, also in a short last window.
-        automatic = self.module.automatic_optimization
-        factor = self.trainer.accumulate_grad_batches / len(losses) if automatic else 1.0
-        total = losses[0].float() if len(losses) == 1 else torch.stack([loss.float() for loss in losses]).sum()
-        if not automatic:
-            self.window.losses = []
-        factor /= scale or 1.0
-        return total if factor == 1.0 else total * factor
 
     def _agree(self, measured: Measurement) -> Measurement:
         """Give every rank the same numbers, so that every rank decides the same."""

@@ -24,7 +24,7 @@ class Window:
         module: Its module.
     """
 
-    def __init__(self, trainer: Any, module: torch.nn.Module) -> None:
+    def __init__(self, trainer: Any, module: Any) -> None:
         self.state = ForwardState(module.modules)
         self.variances = RunningVariances(module)
         self.metrics = MetricMemory(trainer, module)
@@ -33,7 +33,7 @@ class Window:
         self.batches: list[Fed] = []
         """Batches of the window, for a look at their values if the step goes wrong."""
         self.is_open = False
-        self._trainer = trainer
+        self._trainer, self._module = trainer, module
         self._rng: RngState | None = None
         self._newest_rng: RngState | None = None
         self._arrival: RngState | None = None
@@ -121,6 +121,24 @@ class Window:
         self.losses.clear()
         self.batches.clear()
         self.remember_rng()
+
+    def take_loss(self, scale: float | None) -> Tensor | None:
+        """Mean raw loss of the window, on its device; None without any. By hand, the next step has losses of its own.
+
+        Args:
+            scale: What the losses were multiplied by for half precision.
+        """
+        if not self.losses:
+            return None
+        # Lightning divides each loss by the full accumulation factor, also in a short last window.
+        automatic = self._module.automatic_optimization
+        factor = self._trainer.accumulate_grad_batches / len(self.losses) if automatic else 1.0
+        losses = [loss.float() for loss in self.losses]
+        total = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+        if not automatic:
+            self.losses = []
+        factor /= scale or 1.0
+        return total if factor == 1.0 else total * factor
 
     def batch_is_finite(self) -> bool:
         """Whether no tensor of the window's batches holds NaN or +Inf. A mask may hold -Inf."""
