@@ -103,7 +103,7 @@ def too_low(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     if rate is not None and 0.0 < 10.0 * rate <= largest:
         because += (f"it has fallen from {number(largest)}",)
         factors = (10.0 * largest / rate, largest / rate, *factors)
-    elif rate and all(max(rate * each / USUAL_RATE, USUAL_RATE / (rate * each)) > 10.0 for each in factors):
+    elif rate and 10.0 * rate < USUAL_RATE and all(_is_far(rate * each, USUAL_RATE) for each in factors):
         factors = tuple(sorted((*factors, USUAL_RATE / rate)))
     # From a complete standstill a little is enough; but a large rate moves even a net that is blocked, a little.
     blocked = any(rule(evidence, goal) is not None for rule in (vanishing, saturated, dead_units))
@@ -114,6 +114,10 @@ def too_low(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     # Both look at the same trials, each of which is made once.
     experiments = tuple(each for pair in zip_longest(moved, fallen) for each in pair if each is not None)
     return Hypothesis(code="OPT602", score=0.65, because=because, experiments=experiments)
+
+
+def _is_far(rate: float, other: float) -> bool:
+    return max(rate / other, other / rate) > 10.0
 
 
 def _unless_by_heart(evidence: Evidence, judge: Judge) -> Judge:
