@@ -294,7 +294,7 @@ class Unrolled(LightningModule):
 
 
 @enter(
-    runaway("OPT601"),
+    runaway(("OPT601", "OPT609")),
     "https://github.com/minhnhat93/lfa_sc/issues/2",
     "https://github.com/facebookresearch/detr/issues/285",
 )
