@@ -77,7 +77,7 @@ class ForwardState:
         parameters: list[KeptTensor] = []
         for owner in self._modules():
             running = isinstance(owner, NORMALISATION)
-            for name in owner._buffers:
+            for name, _ in owner._buffers.items():  # of scripted modules they cannot be iterated otherwise
                 kept = self._know(before, owner._buffers, name, is_parameter=False)
                 (always if running or kept.writes_in_secret else buffers).append(kept)
             for name, parameter in owner._parameters.items() if self._with_parameters else ():
