@@ -68,7 +68,7 @@ def test_no_snapshot_is_taken_of_a_suspicious_state():
 def test_a_discarded_snapshot_is_never_a_target():
     ledger = ledger_after(13)
 
-    ledger.choose(newest=False)
+    ledger.choose(ledger.target())
     for _ in range(10):
         ledger.clean_step()
 

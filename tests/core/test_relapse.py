@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -64,7 +65,7 @@ def run_to_the_question(**settings: object) -> SimulatedRun:
 
 def test_if_it_is_proved_the_run_goes_back_to_a_snapshot_from_before():
     run = run_to_the_question()
-    decision = run.monitor.settle(run.monitor.question, proved=True)
+    decision = run.monitor.settle(run.monitor.question, lambda: True)
     assert (decision.action, decision.lr_cut) == (Action.ROLLBACK, 0.5)
     assert 0 < decision.restore_step < LOST_AT
     assert run.monitor.question is None
@@ -73,16 +74,64 @@ def test_if_it_is_proved_the_run_goes_back_to_a_snapshot_from_before():
 def test_if_it_is_not_the_level_is_the_new_normal_and_snapshots_are_taken_again():
     run = run_to_the_question()
     asked = run.monitor.step
-    assert run.monitor.settle(run.monitor.question, proved=False).action is Action.OBSERVE
+    assert run.monitor.settle(run.monitor.question, lambda: False) is None
     for _ in range(300):
         run.attempt(loss=1.4)
         assert run.monitor.question is None
     assert run.monitor.ledger.target().step > asked
 
 
+def test_the_trusted_snapshot_is_asked_as_well_if_the_newest_knows_no_more():
+    run = run_to_the_question()
+    monitor, asked = run.monitor, []
+
+    def is_proved() -> bool:
+        asked.append(monitor.last_good().step)
+        return len(asked) == 2
+
+    monitor.ledger.newest = lambda: monitor.ledger._candidate
+    monitor.ledger._candidate = replace(monitor.ledger.target(), slot=1, step=LOST_AT - 1)
+    decision = monitor.settle(monitor.question, is_proved)
+    assert asked == [LOST_AT - 1, decision.restore_step]
+
+
+def test_what_comes_back_at_once_is_meant_and_the_cut_is_undone():
+    """Weights that are pruned in every step; the trials do not prune."""
+    run = run_to_the_question()
+    run.monitor.settle(run.monitor.question, lambda: True)
+    decisions = []
+    for _ in range(500):
+        run.attempt(loss=1.4)
+        if run.monitor.question is not None:
+            decisions.append(run.monitor.settle(run.monitor.question, lambda: True))
+    (decision,) = decisions
+    assert (decision.action, decision.level_accepted, decision.lr_scale) == (Action.OBSERVE, True, 1.0)
+
+
+def test_what_comes_back_later_is_another_relapse():
+    run = run_to_the_question()
+    run.monitor.settle(run.monitor.question, lambda: True)
+    for _ in range(150):
+        run.attempt(loss=0.01)
+    while run.monitor.question is None:
+        run.attempt(loss=1.4)
+    assert run.monitor.settle(run.monitor.question, lambda: True).action is Action.ROLLBACK
+
+
+def test_a_rate_that_is_restarted_has_longer():
+    def rates(step: int) -> tuple[float]:
+        return (1e-3 if step < LOST_AT else 1e-1,)
+
+    watch, asked = RelapseWatch(), []
+    for step in range(500):
+        seen = StepObservation(step=step, loss=level(step), grad_norm=1.0, learning_rates=rates(step))
+        asked += [step] if watch.observe(seen) else []
+    assert asked[0] > LOST_AT + 192
+
+
 def test_who_observes_only_is_told_and_not_rolled_back():
     run = run_to_the_question(on_divergence="observe")
-    decision = run.monitor.settle(run.monitor.question, proved=True)
+    decision = run.monitor.settle(run.monitor.question, lambda: True)
     assert decision.action is Action.OBSERVE
     assert [finding.code for finding in decision.findings] == ["LOSS407"]
 

@@ -39,7 +39,7 @@ class RollBackAfter(Callback):
         if done not in self.steps or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         ledger = self.guard._monitor.ledger
-        target = ledger.choose(newest=False)
+        target = ledger.choose(ledger.target())
         decision = Decision(action=Action.ROLLBACK, restore_slot=target.slot, restore_step=target.step)
         before = addresses(trainer, pl_module)
         self.guard._session.act(decision)

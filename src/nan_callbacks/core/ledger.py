@@ -90,13 +90,17 @@ class Ledger:
         known = candidate is not None and candidate.clean_steps >= FEWEST_CLEAN_STEPS
         return candidate if known else self._trusted
 
-    def choose(self, *, newest: bool) -> LedgerEntry | None:
-        """The snapshot to roll back to, None if there is none yet.
+    def witnesses(self) -> list[LedgerEntry]:
+        """The snapshots that may tell what the weights knew, the newest first: it may be too new."""
+        found = [self.newest(), self._trusted]
+        return [each for place, each in enumerate(found) if each is not None and each not in found[:place]]
+
+    def choose(self, chosen: LedgerEntry | None) -> LedgerEntry | None:
+        """Go back to a snapshot.
 
         Args:
-            newest: Whether one on probation will do, see :meth:`newest`. It begins its probation anew.
+            chosen: The trusted one, or that on probation, which begins its probation anew.
         """
-        chosen = self.newest() if newest else self._trusted
         if chosen is not None and chosen is self._candidate:
             chosen.clean_steps = 0
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from nan_callbacks.core.config import GuardConfig
@@ -44,6 +45,7 @@ class Monitor:
         self._streams: dict[int, Stream] = {}
         self.question: Finding | None = None
         """What the last step has raised: a finding if trials prove the weights to be at fault, see :meth:`settle`."""
+        self._witness: LedgerEntry | None = None
         self._norm_origin = 0
         """Step from which the cadence of the parameter norm counts: growth is measured from a restored state on."""
 
@@ -73,8 +75,8 @@ class Monitor:
         return not self.policy.gave_up and self.ledger.due(self.step, suspicious=suspicious)
 
     def last_good(self) -> LedgerEntry | None:
-        """The snapshot that trials begin with: as long as there is a question, the newest that may answer it."""
-        return self.ledger.target() if self.question is None else self.ledger.newest()
+        """The snapshot that trials begin with: the trusted one, or that which is just being asked."""
+        return self._witness or self.ledger.target()
 
     def snapshot_slot(self) -> int:
         """Register the snapshot that is being taken now.
@@ -98,28 +100,32 @@ class Monitor:
         on_cadence = observation.param_norm is None or self._is_on_cadence(observation.step)
         findings = stream.update(observation, on_cadence=on_cadence)
         decision = self.policy.decide(observation, findings, suspicious=stream.suspicious)
-        if decision.level_accepted:
-            for each in self._streams.values():
-                each.accept_level()
-        self._rewind_if_needed(decision)
+        self._take_in(decision)
         self.question = stream.relapse.observe(observation, incident=bool(findings))
         return decision
 
-    def settle(self, finding: Finding, *, proved: bool) -> Decision:
-        """The answer to :attr:`question`.
+    def settle(self, finding: Finding, is_proved: Callable[[], bool]) -> Decision | None:
+        """Answer :attr:`question`.
 
         Args:
             finding: The question.
-            proved: Whether the weights are at fault.
+            is_proved: Tries out whether the weights are at fault, beside those of the snapshot :meth:`last_good`.
 
         Returns:
-            What the adapter must do.
+            What the adapter must do; None if the weights are not at fault.
         """
-        self.question = None
-        decision = self.policy.settle(finding, proved=proved)
-        if decision.action is not Action.ROLLBACK:
+        proof = None
+        for witness in self.ledger.witnesses():
+            self._witness = witness
+            if is_proved():
+                proof = witness
+                break
+        self.question = self._witness = None
+        decision = None if proof is None else self.policy.relapsed(finding, proof)
+        if decision is None or decision.action is not Action.ROLLBACK:
             self._stream(finding.stream).relapse.accept()
-        self._rewind_if_needed(decision)
+        if decision is not None:
+            self._take_in(decision)
         return decision
 
     def state_dict(self) -> dict[str, Any]:
@@ -166,7 +172,10 @@ class Monitor:
             self._streams[index] = Stream(self.config)
         return self._streams[index]
 
-    def _rewind_if_needed(self, decision: Decision) -> None:
+    def _take_in(self, decision: Decision) -> None:
+        if decision.level_accepted:
+            for each in self._streams.values():
+                each.accept_level()
         if decision.action is Action.ROLLBACK:
             self._rewind_detectors()
             if self.policy.spiking is not None:

@@ -39,6 +39,10 @@ WELL_ABOVE = 0.3
 """Share of the limit at that state from which they are well above what was usual there: three times the median at
 least. An early state has large losses of its own."""
 
+AT_ONCE = 96
+"""Applied steps after a relapse was taken back within which the next one has come at once: three looks until the level
+of 32 steps is that of the restored weights, and three in which it is seen."""
+
 SPIKES = frozenset({"GRAD201", "LOSS401", "ACT301"})
 """Findings about finite values: harder data can cause them as well as a broken state."""
 
@@ -95,6 +99,8 @@ class Policy:
         """The learning rate's scale before that rollback."""
         self.restored_to: LedgerEntry | None = None
         """The snapshot of the last rollback, for the detectors to go back to as well."""
+        self._taken_back = False
+        """Whether the last rollback was one of a relapse."""
         self._known_good = False
         """Whether there was a rollback, and the last one went to a trusted snapshot."""
         self.gave_up = False
@@ -116,22 +122,32 @@ class Policy:
             return self._give_up(findings, f"{findings[0].title}: configured to stop", restore=broken)
         if proposed is Action.ROLLBACK:
             at_once = self._rollbacks == 0 and any(finding.code == "NAN103" for finding in findings)
-            return self._roll_back(findings, findings[0].title, at_once=at_once)
+            return self._roll_back(findings, findings[0].title, to=self.ledger.newest() if at_once else None)
         if seen.applied:
             return self._applied(seen, findings, suspicious=suspicious)
         return self._dropped(seen, findings) if findings else self._decision(Action.OBSERVE, findings, "")
 
-    def settle(self, finding: Finding, *, proved: bool) -> Decision:
-        """Decide about a suspicion that has been tried out.
+    def relapsed(self, finding: Finding, proof: LedgerEntry) -> Decision:
+        """Decide about weights that have proved to know less than those of a snapshot.
+
+        If the level comes back at once from the snapshot, the weights are made worse on purpose (pruned, projected), or
+        the trial was not what the run is: then it is the new normal, and the cut is undone.
 
         Args:
-            finding: What was suspected.
-            proved: Whether it proved true.
+            finding: What was found.
+            proof: The snapshot.
         """
-        if not proved or self.gave_up:
+        if self.gave_up:
             return self._decision(Action.OBSERVE, [], "")
+        if self._taken_back and self._applied_since_rollback <= AT_ONCE:
+            self._rollbacks -= 1
+            self.learning_rate.undo()
+            self._taken_back = False
+            return self._data_have_changed(Action.OBSERVE, [])
         if finding.action is Action.ROLLBACK:
-            return self._roll_back([finding], finding.title, at_once=True)
+            decision = self._roll_back([finding], finding.title, to=proof)
+            self._taken_back = decision.action is Action.ROLLBACK
+            return decision
         if finding.action is Action.STOP:
             return self._give_up([finding], f"{finding.title}: configured to stop", restore=True)
         return self._decision(Action.OBSERVE, [finding], "")
@@ -194,8 +210,8 @@ class Policy:
             return self._accept_level(findings)
         scale, only_spikes = self.learning_rate.scale, run.only_spikes
         reason = f"{run.length} steps in a row were dropped"
-        at_once = self._rollbacks == 0 and not only_spikes  # once: then the trusted one must help
-        decision = self._roll_back(findings, reason, at_once=at_once, streams=False)
+        newest = self.ledger.newest() if self._rollbacks == 0 and not only_spikes else None  # then the trusted one
+        decision = self._roll_back(findings, reason, to=newest, streams=False)
         if only_spikes and decision.action is Action.ROLLBACK:
             self.spiking, self._scale_before, self._spikes = seen.stream, scale, dict(run.least)
         return decision
@@ -227,21 +243,24 @@ class Policy:
             level_accepted=True,
         )
 
-    def _roll_back(self, findings: list[Finding], reason: str, *, at_once: bool, streams: bool = True) -> Decision:
+    def _roll_back(
+        self, findings: list[Finding], reason: str, *, to: LedgerEntry | None = None, streams: bool = True
+    ) -> Decision:
         """Go back and cut the learning rate.
 
         Args:
             findings: What was found.
             reason: Why.
-            at_once: Whether the newest snapshot is known to be none of it.
+            to: The snapshot; the trusted one if None.
             streams: Whether the random streams go back as well.
         """
         if self._rollbacks >= self.config.max_rollbacks or self.ledger.target() is None:
             known = self.ledger.target() is not None
             tried = f"{self._rollbacks} rollback(s) brought no progress" if known else "there is no snapshot"
             return self._give_up(findings, f"{reason}, and {tried}", restore=True, streams=streams)
-        self.restored_to = self.ledger.choose(newest=at_once)
+        self.restored_to = self.ledger.choose(to or self.ledger.target())
         self._known_good = self.restored_to is self.ledger.target()
+        self._taken_back = False
         cut = self.learning_rate.cut(self._rollbacks)
         self._rollbacks += 1
         self._applied_since_rollback = 0
@@ -295,6 +314,7 @@ class Policy:
             "spikes": dict(self._spikes),
             "afterwards": {name: list(values) for name, values in self._afterwards.items()},
             "known_good": self._known_good,
+            "taken_back": self._taken_back,
             "gave_up": self.gave_up,
             "learning_rate": self.learning_rate.state_dict(),
         }
@@ -310,6 +330,7 @@ class Policy:
         self._scale_before = float(state.get("scale_before", 1.0))
         self._spikes = dict(state.get("spikes", {}))
         self._afterwards = {name: list(values) for name, values in state.get("afterwards", {}).items()}
+        self._taken_back = bool(state.get("taken_back", False))
         self._known_good = bool(state.get("known_good", self._rollbacks > 0))
         self.gave_up = bool(state["gave_up"])
         self.learning_rate.load_state_dict(state["learning_rate"])

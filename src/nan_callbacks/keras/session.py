@@ -192,7 +192,7 @@ class GuardSession:
         decision = self.monitor.observe(seen)
         self._last = seen
         if self.monitor.question is not None:
-            decision = self._settle(self.monitor.question)
+            decision = self._settle(self.monitor.question) or decision
         if seen.grad_norm is not None:
             self.grad_norm = seen.grad_norm
         if is_step and not seen.applied and decision.findings:
@@ -273,9 +273,11 @@ class GuardSession:
     def _opener(self, seen: StepObservation, findings: tuple[Finding, ...]) -> Callable[[], Examination]:
         return lambda: self.examination(seen, findings)
 
-    def _settle(self, question: Finding) -> Decision:
-        proved = self.desk is not None and self.desk.is_relapse(lambda: self._look((question,)))
-        return self.monitor.settle(question, proved=proved)
+    def _settle(self, question: Finding) -> Decision | None:
+        return self.monitor.settle(question, lambda: self._has_relapsed(question))
+
+    def _has_relapsed(self, question: Finding) -> bool:
+        return self.desk is not None and self.desk.is_relapse(lambda: self._look((question,)))
 
     def _look(self, findings: tuple[Finding, ...]) -> Examination | None:
         return None if obstacle_of(self.model) else self.examination(self.last, findings)

@@ -205,6 +205,8 @@ class NaNGuard(GuardShell, *CALLBACK_BASES):  # type: ignore[misc]
         if self._session is None:
             return
         before = self._monitor.step
+        if self._hooks is not None:
+            self._hooks.withheld.forget()  # trials step as well
         self._session.batch_end()
         if self._monitor.step != before:
             last = self._session.last

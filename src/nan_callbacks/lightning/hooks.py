@@ -28,24 +28,25 @@ class TrainerHooks:
         self._trainer = trainer
         self._gate = gate
         self._before_checkpoint = before_checkpoint
+        self.withheld = WithheldSteps()
         self._patched: list[tuple[Any, str, Any, Any]] = []
 
     def install(self) -> None:
         """Take over."""
         plugin = self._trainer.precision_plugin
         clip, save = plugin._clip_gradients, self._trainer.save_checkpoint
-        foreign, withheld = [each for each in self._trainer.optimizers if not is_of_torch(each)], WithheldSteps()
+        foreign = [each for each in self._trainer.optimizers if not is_of_torch(each)]
 
         def clip_unless_dropped(model: Any, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
             stepping = getattr(optimizer, "_optimizer", optimizer)
             had_gradients = has_gradients(stepping)
-            withheld.forget(stepping)
+            self.withheld.forget()
             admitted = self._gate(stepping)
             # The second condition matters if the guard failed, and stepped aside, after it had dropped the gradients.
             if admitted and has_gradients(stepping) == had_gradients:
                 return clip(model, optimizer, *args, **kwargs)
             if stepping in foreign:
-                withheld.withhold(stepping)
+                self.withheld.withhold(stepping)
             return None
 
         def save_checked(*args: Any, **kwargs: Any) -> Any:
@@ -55,7 +56,7 @@ class TrainerHooks:
         self._patch(plugin, "_clip_gradients", clip_unless_dropped)
         self._patch(self._trainer, "save_checkpoint", save_checked)
         for optimizer in foreign:
-            self._patch(optimizer, "step", withheld.wrap(optimizer))
+            self._patch(optimizer, "step", self.withheld.wrap(optimizer))
 
     def uninstall(self) -> None:
         """Give everything back as it was found."""

@@ -24,7 +24,7 @@ from nan_callbacks.lightning.named_gradients import NamedGradients
 from nan_callbacks.lightning.recent import MOST_BATCHES, RecentBatches, as_received
 from nan_callbacks.lightning.snapshots import Snapshots
 from nan_callbacks.lightning.window import Window
-from nan_callbacks.torch.gate import drop_gradients, drop_gradients_inside_step, learning_rates
+from nan_callbacks.torch.gate import drop_gradients, drop_gradients_inside_step, is_of_torch, learning_rates
 from nan_callbacks.torch.lab_bench import Fed
 from nan_callbacks.torch.lab_bench import Window as Batches
 from nan_callbacks.torch.layer_watch import LayerWatch
@@ -256,10 +256,10 @@ class GuardSession:
         scaler = self.scaler
         if scaler is not None:
             self.window.keep_scaler(scaler)
-        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
-            drop_gradients_inside_step(optimizer)
-        else:
+        if scaler is None or not getattr(optimizer, "_step_supports_amp_scaling", False):
             drop_gradients(optimizer)
+        elif is_of_torch(optimizer):
+            drop_gradients_inside_step(optimizer)
         self.learning_rate.suspend(self._schedulers_of(optimizer))
         if self.module.automatic_optimization:
             withhold_update(self.trainer)
@@ -307,7 +307,7 @@ class GuardSession:
         decision = self.monitor.observe(seen)
         self.last = seen
         if self.monitor.question is not None:
-            decision = self._settle(self.monitor.question)
+            decision = self._settle(self.monitor.question) or decision
         if is_step and not seen.applied and decision.findings:
             self.journal.count_skipped_step()
         if decision.worth_recording:
@@ -369,9 +369,11 @@ class GuardSession:
             if self.last is not None:
                 self.desk.notice(self.last, self._look, incident=bool(found))
 
-    def _settle(self, question: Finding) -> Decision:
-        proved = self.desk is not None and self.desk.is_relapse(lambda: self._look((question,)))
-        return self.monitor.settle(question, proved=proved)
+    def _settle(self, question: Finding) -> Decision | None:
+        return self.monitor.settle(question, lambda: self._has_relapsed(question))
+
+    def _has_relapsed(self, question: Finding) -> bool:
+        return self.desk is not None and self.desk.is_relapse(lambda: self._look((question,)))
 
     def _look(self, findings: tuple[Finding, ...]) -> Examination | None:
         return self.examination(self.last, findings) if self._single and self.last is not None else None

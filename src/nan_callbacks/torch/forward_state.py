@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nan_callbacks.torch.copied_together import CopiedTogether
-from nan_callbacks.torch.kept_tensor import KeptTensor, those_that_moved, those_with_other_values
+from nan_callbacks.torch.kept_tensor import KeptTensor, is_known_finite, those_that_moved, those_with_other_values
 from nan_callbacks.torch.running_variances import NORMALISATION
 
 SMALL = 1 << 16
@@ -157,7 +157,7 @@ class ForwardState:
         kept = next((kept for kept in self._known.values() if kept.tensor is parameter), None)
         if kept is None or kept.copy is None or kept.is_trained:
             return False
-        return bool(torch.isfinite(kept.copy).all())
+        return is_known_finite(kept.copy)
 
     def _restore_secret(self, kept: KeptTensor, *, only_non_finite: bool) -> None:
         """One found out just now. A copy from an earlier step is better than nothing only if the values are lost."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from functools import wraps
+from contextlib import suppress
+from functools import update_wrapper, wraps
 from types import MethodType
 from typing import Any
 
@@ -52,41 +54,82 @@ class WithheldSteps:
     """Lets the ``step()`` of other optimizers than torch's own be left before it has done anything.
 
     One of them may fail for want of a gradient, another counts the step all the same (schedule-free optimizers weight
-    their averages by such a count). So they are not to go on at all.
+    their averages by such a count). So they are not to go on at all, unless they have begun: who moves the weights in
+    order to evaluate a loss (sharpness-aware minimisation) must move them back.
     """
 
     def __init__(self) -> None:
-        self._inside: set[int] = set()
+        self._inside: dict[int, _Begun] = {}
         self._withheld: set[int] = set()
 
     def wrap(self, optimizer: Optimizer) -> Callable[..., Any]:
         """What takes the place of ``optimizer.step``."""
-        step, key = optimizer.step, id(optimizer)
+        found = optimizer.step
+        step = getattr(found, "__func__", None) or (lambda _, *args, **kwargs: found(*args, **kwargs))
 
-        @wraps(step)
-        def step_unless_withheld(_: Optimizer, *args: Any, **kwargs: Any) -> Any:
-            if key in self._withheld:
-                self._withheld.discard(key)
+        def step_unless_withheld(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
+            if id(self) in steps._withheld:
+                steps._withheld.discard(id(self))
                 return None
-            self._inside.add(key)
+            begun = steps._inside[id(self)] = _Begun(self)
+            arguments = [begun.counting(each) for each in args]
+            named = {name: begun.counting(each) for name, each in kwargs.items()}
             try:
-                return step(*args, **kwargs)
+                return step(self, *arguments, **named)
             except StepWithheld:
                 return None
             finally:
-                self._inside.discard(key)
+                steps._inside.pop(id(self), None)
 
+        steps = self
+        update_wrapper(step_unless_withheld, found)
+        del step_unless_withheld.__wrapped__  # type: ignore[attr-defined]
+        with suppress(ValueError, TypeError):
+            first = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+            given = inspect.signature(found)
+            step_unless_withheld.__signature__ = given.replace(  # type: ignore[attr-defined]
+                parameters=[first, *given.parameters.values()]
+            )
         return MethodType(step_unless_withheld, optimizer)  # a method, as torch's schedulers expect
 
-    def forget(self, optimizer: Optimizer) -> None:
-        """Another step is coming; a gradient scaler may have left the last one out by itself."""
-        self._withheld.discard(id(optimizer))
+    def forget(self) -> None:
+        """No step is coming that is withheld: a gradient scaler may have left the last one out by itself."""
+        self._withheld.clear()
 
     def withhold(self, optimizer: Optimizer) -> None:
         """Leave the step that a wrapped optimizer is in, at its closure; or let its coming step be none."""
-        if id(optimizer) in self._inside:
+        begun = self._inside.get(id(optimizer))
+        if begun is None:
+            self._withheld.add(id(optimizer))
+        elif not begun.has_done_anything:
             raise StepWithheld
-        self._withheld.add(id(optimizer))
+
+
+class _Begun:
+    """A step that an optimizer is in."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self._parameters = optimizer_parameters(optimizer)
+        self._versions = [parameter._version for parameter in self._parameters]
+        self._evaluations = 0
+
+    def counting(self, argument: Any) -> Any:
+        """A closure that counts its calls in place of one; anything else as it is."""
+        if not callable(argument):
+            return argument
+
+        @wraps(argument)
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            self._evaluations += 1
+            return argument(*args, **kwargs)
+
+        return counted
+
+    @property
+    def has_done_anything(self) -> bool:
+        """Whether it has moved weights, or evaluated the loss before."""
+        moved = any(p._version != seen for p, seen in zip(self._parameters, self._versions, strict=True))
+        return moved or self._evaluations > 1
 
 
 def drop_gradients_inside_step(optimizer: Optimizer) -> None:

@@ -96,8 +96,7 @@ class KeptTensor:
     @property
     def is_finite(self) -> bool:
         """Whether what is there now is finite."""
-        current = self.home.get(self.name)
-        return current is None or bool(torch.isfinite(current).all())
+        return is_known_finite(self.home.get(self.name))
 
     def put_back(self) -> None:
         """Tensor, memory and values as they were copied."""
@@ -114,6 +113,16 @@ class KeptTensor:
                 tensor.copy_(copy)
         self.home[self.name] = tensor
         self.mark()
+
+
+def is_known_finite(tensor: Tensor | None) -> bool:
+    """Whether there is nothing to say against a tensor; of sparse, quantised and other ones nothing can be said."""
+    if tensor is None or not _is_plain(tensor.detach()) or not tensor.is_floating_point():
+        return True
+    try:
+        return bool(torch.isfinite(tensor).all())
+    except (RuntimeError, NotImplementedError):  # formats of 8 bits
+        return True
 
 
 def those_that_moved(kept: Iterable[KeptTensor]) -> list[KeptTensor]:

@@ -31,7 +31,7 @@ def begin_with_snapshot(
     tensors: dict[str, Tensor] = saved["tensors"]
     for name, parameter in module.named_parameters():
         kept = tensors.get(f"parameter/model/{name}")
-        if kept is not None:
+        if kept is not None and (parameter.requires_grad or not weights_alone):
             parameter.data = kept.to(parameter.device).clone()
     if weights_alone:
         return

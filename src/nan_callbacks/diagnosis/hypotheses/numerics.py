@@ -162,7 +162,8 @@ def averages_nothing(origin: Origin) -> bool:
         return False
     if _is_of_nothing(origin) or skips_every_target(origin):
         return True
-    zeros = [operand.is_finite and operand.largest_magnitude == 0.0 for operand in origin.operands]
+    # Of sums: a quotient of whole tensors that are zero normalises something.
+    zeros = [not each.shape and each.is_finite and each.largest_magnitude == 0.0 for each in origin.operands]
     return origin.operation == "divide" and len(zeros) == 2 and all(zeros)
 
 
