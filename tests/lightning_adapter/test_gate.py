@@ -1,10 +1,12 @@
 """What the gate does at the moment of the update."""
 
+import inspect
+
 import pytest
 import torch
 from pytorch_lightning import Callback
 
-from nan_callbacks.torch.gate import drop_gradients
+from nan_callbacks.torch.gate import WithheldSteps, drop_gradients
 from tests.lightning_adapter.runs import (
     OPTIMIZERS,
     SCHEDULERS,
@@ -165,6 +167,67 @@ def test_an_optimizer_that_needs_every_gradient_and_counts_its_steps_forgets_as_
     one, other = plain.trainer.optimizers[0], guarded.trainer.optimizers[0]
     assert one.steps == other.steps == len(batches) - 1
     assert differences(one.state_dict(), other.state_dict()) == []
+
+
+class Sharp(torch.optim.Optimizer):
+    """Sharpness-aware: climbs, evaluates the loss there, comes back, and only then descends."""
+
+    def __init__(self, parameters):
+        super().__init__(parameters, {"lr": 0.01})
+
+    @torch.no_grad()
+    def step(self, closure):
+        with torch.enable_grad():
+            loss = closure()
+        moved = [(weight, weight.clone()) for weight in self.param_groups[0]["params"] if weight.grad is not None]
+        for weight, _ in moved:
+            weight.add_(0.5)
+        with torch.enable_grad():
+            closure()
+        for weight, before in moved:
+            weight.copy_(before)
+            if weight.grad is not None:
+                weight.sub_(0.01 * weight.grad)
+        return loss
+
+
+class FailsOnTheHill(TinyModule):
+    """The second evaluation of one step is not finite."""
+
+    def __init__(self):
+        super().__init__(Sharp)
+        self.evaluated = 0
+
+    def training_step(self, batch, batch_idx):
+        self.evaluated += 1
+        return self.loss(*batch) * (torch.nan if self.evaluated == 2 * AT_FAULT + 2 else 1.0)
+
+
+def test_who_moves_weights_to_evaluate_a_loss_is_let_move_them_back():
+    weights = Weights()
+    fit(FailsOnTheHill, healthy_batches(), weights, guard=strict_guard())
+    assert differences(weights.after[AT_FAULT - 1], weights.after[AT_FAULT]) == []
+
+
+class OwnAdam(torch.optim.AdamW):
+    """Of the user, and unscales by itself."""
+
+
+def test_the_step_after_a_withheld_one_of_a_fused_optimizer_is_not_lost():
+    weights = Weights()
+    bad = spoiled(healthy_batches(), [AT_FAULT], "spike")
+    own = fit(
+        lambda: TinyModule(lambda p: OwnAdam(p, lr=1e-2, fused=True)), bad, weights, guard=strict_guard(), scale=64.0
+    )
+    assert own.guard.summary["skipped_steps"] == 1
+    assert differences(weights.after[AT_FAULT - 1], weights.after[AT_FAULT]) == []
+    assert differences(weights.after[AT_FAULT], weights.after[AT_FAULT + 1]) != []
+
+
+def test_the_signature_of_a_step_that_can_be_withheld_is_its_own():
+    optimizer = Sharp([torch.nn.Parameter(torch.ones(2))])
+    wrapped = WithheldSteps().wrap(optimizer)
+    assert list(inspect.signature(wrapped).parameters) == ["closure"]
 
 
 class NoEpsilon(TinyModule):

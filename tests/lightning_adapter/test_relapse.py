@@ -81,3 +81,26 @@ def test_harder_data_cost_as_much_with_the_last_good_weights(monkeypatch):
     assert answers == [None]
     assert guard.summary["incidents"] == 0
     assert guard.summary["lr_scale"] == 1.0
+
+
+class Annealed(Classifier):
+    """A frozen parameter says what the loss is made of; trials with the last good weights leave it as it is."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight_of_penalty = nn.Parameter(torch.zeros(()), requires_grad=False)
+
+    def training_step(self, batch, batch_idx):
+        return super().training_step(batch, batch_idx) + self.weight_of_penalty
+
+    def on_train_batch_end(self, outputs, batch, batch_idx):
+        if batch_idx == LOST_AT:
+            self.weight_of_penalty.fill_(1.5)
+
+
+def test_what_a_frozen_parameter_makes_of_the_loss_is_no_relapse():
+    seed_all()
+    guard, module = NaNGuard(strict=True, checkup=False), Annealed()
+    tiny_trainer(guard).fit(module, loader(batches(harder=False)))
+    assert guard.summary["incidents"] == 0
+    assert float(module.weight_of_penalty) == 1.5
