@@ -28,8 +28,8 @@ class Monitor:
     An adapter calls, for every attempted optimizer step: :meth:`snapshot_is_due` before the step (and takes a
     snapshot into :meth:`snapshot_slot` if it is), :meth:`limits` for the gate, :meth:`observe` with what was
     measured. It then does what the decision says. Whether a dropped batch gives its random numbers back is asked of
-    :attr:`draws`, which is told of every batch. The same observations give the same limits and decisions in every
-    framework.
+    :attr:`draws`, which is told of every batch; a :attr:`question` that is left after a step is answered at once by
+    :meth:`settle`. The same observations give the same limits, questions and decisions in every framework.
 
     Args:
         config: The user's settings.
