@@ -63,7 +63,7 @@ class Overwriting(keras.callbacks.Callback):
 
 def glitch():
     """The rate of one step has too many zeros."""
-    return keras.optimizers.schedules.PiecewiseConstantDecay([AT - 2, AT - 1], [3e-3, 3.0, 3e-3])
+    return keras.optimizers.schedules.PiecewiseConstantDecay([AT - 2, AT - 1], [3e-3, 30.0, 3e-3])
 
 
 @pytest.mark.parametrize("code", ["OPT601", "OPT609"])
