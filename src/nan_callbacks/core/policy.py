@@ -140,10 +140,8 @@ class Policy:
         if self.gave_up:
             return self._decision(Action.OBSERVE, [], "")
         if self._taken_back and self._applied_since_rollback <= AT_ONCE:
-            self._rollbacks -= 1
-            self.learning_rate.undo()
             self._taken_back = False
-            return self._data_have_changed(Action.OBSERVE, [])
+            return self._accept_level(Action.OBSERVE, [])
         if finding.action is Action.ROLLBACK:
             decision = self._roll_back([finding], finding.title, to=proof)
             self._taken_back = decision.action is Action.ROLLBACK
@@ -207,7 +205,7 @@ class Policy:
         if run.length < self._suspicious_run():
             return self._decision(Action.SKIP_STEP, findings, "")
         if self._known_good and self._applied_since_rollback == 0 and run.only_spikes:
-            return self._accept_level(findings)
+            return self._accept_level(Action.SKIP_STEP, findings)
         scale, only_spikes = self.learning_rate.scale, run.only_spikes
         reason = f"{run.length} steps in a row were dropped"
         newest = self.ledger.newest() if self._rollbacks == 0 and not only_spikes else None  # then the trusted one
@@ -228,10 +226,10 @@ class Policy:
             return smallest
         return max(smallest, min(math.ceil(math.log(CHANCE_OF_A_RUN) / math.log(share)), LONGEST_RUN))
 
-    def _accept_level(self, findings: list[Finding]) -> Decision:
+    def _accept_level(self, action: Action, findings: list[Finding]) -> Decision:
         self._rollbacks -= 1
         self.learning_rate.undo()
-        return self._data_have_changed(Action.SKIP_STEP, findings)
+        return self._data_have_changed(action, findings)
 
     def _data_have_changed(self, action: Action, findings: list[Finding]) -> Decision:
         self._runs.clear()

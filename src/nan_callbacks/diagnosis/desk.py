@@ -15,6 +15,7 @@ from nan_callbacks.core.decision import Decision
 from nan_callbacks.core.events import SCHEMA, Event, describe, step_events
 from nan_callbacks.core.finding import Action, Finding
 from nan_callbacks.core.journal import Journal
+from nan_callbacks.core.monitor import Monitor
 from nan_callbacks.core.observation import StepObservation
 from nan_callbacks.core.stall import StallWatch
 from nan_callbacks.diagnosis.diagnose import Budget
@@ -340,6 +341,25 @@ class Desk:
             if not self._callback_failed:
                 LOGGER.warning("NaNGuard: on_incident raised %s: %s", type(error).__name__, error, exc_info=True)
             self._callback_failed = True
+
+
+def settled(
+    monitor: Monitor, desk: Desk | None, open_case: Callable[[tuple[Finding, ...]], Case | None]
+) -> Decision | None:
+    """Answer the question that the last step has left, if there is one.
+
+    Args:
+        monitor: Of the fit.
+        desk: Where it is tried out; None: nowhere, and nothing is proved.
+        open_case: Makes the last step examinable, with what was found about it.
+
+    Returns:
+        What to do instead of what was decided; None if that stays.
+    """
+    question = monitor.question
+    if question is None:
+        return None
+    return monitor.settle(question, lambda: desk is not None and desk.is_relapse(lambda: open_case((question,))))
 
 
 def _place(replay: ReplayResult) -> str:

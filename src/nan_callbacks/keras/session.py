@@ -17,7 +17,7 @@ from nan_callbacks.core.draws import Streams, is_dropped
 from nan_callbacks.core.events import Event, step_events
 from nan_callbacks.core.finding import Finding
 from nan_callbacks.core.journal import Journal
-from nan_callbacks.diagnosis.desk import Desk
+from nan_callbacks.diagnosis.desk import Desk, settled
 from nan_callbacks.diagnosis.history import HistoryRecorder
 from nan_callbacks.errors import TrainingStoppedError
 from nan_callbacks.keras.backend import Backend
@@ -191,8 +191,7 @@ class GuardSession:
     def _judge(self, seen: StepObservation, *, is_step: bool = True) -> Decision:
         decision = self.monitor.observe(seen)
         self._last = seen
-        if self.monitor.question is not None:
-            decision = self._settle(self.monitor.question) or decision
+        decision = settled(self.monitor, self.desk, self._look) or decision
         if seen.grad_norm is not None:
             self.grad_norm = seen.grad_norm
         if is_step and not seen.applied and decision.findings:
@@ -272,12 +271,6 @@ class GuardSession:
 
     def _opener(self, seen: StepObservation, findings: tuple[Finding, ...]) -> Callable[[], Examination]:
         return lambda: self.examination(seen, findings)
-
-    def _settle(self, question: Finding) -> Decision | None:
-        return self.monitor.settle(question, lambda: self._has_relapsed(question))
-
-    def _has_relapsed(self, question: Finding) -> bool:
-        return self.desk is not None and self.desk.is_relapse(lambda: self._look((question,)))
 
     def _look(self, findings: tuple[Finding, ...]) -> Examination | None:
         return None if obstacle_of(self.model) else self.examination(self.last, findings)

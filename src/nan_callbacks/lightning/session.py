@@ -14,7 +14,7 @@ from nan_callbacks.core import Action, Decision, Monitor, StepObservation
 from nan_callbacks.core.events import Event, step_events
 from nan_callbacks.core.finding import Finding
 from nan_callbacks.core.journal import Journal
-from nan_callbacks.diagnosis.desk import Desk
+from nan_callbacks.diagnosis.desk import Desk, settled
 from nan_callbacks.diagnosis.history import HistoryRecorder
 from nan_callbacks.errors import TrainingStoppedError
 from nan_callbacks.lightning.averaging import withhold_update
@@ -306,8 +306,7 @@ class GuardSession:
     def _judge(self, seen: StepObservation, *, is_step: bool = True) -> Decision:
         decision = self.monitor.observe(seen)
         self.last = seen
-        if self.monitor.question is not None:
-            decision = self._settle(self.monitor.question) or decision
+        decision = settled(self.monitor, self.desk, self._look) or decision
         if is_step and not seen.applied and decision.findings:
             self.journal.count_skipped_step()
         if decision.worth_recording:
@@ -368,12 +367,6 @@ class GuardSession:
                 self.desk.take_in(event, partial(self.examination, seen, findings))
             if self.last is not None:
                 self.desk.notice(self.last, self._look, incident=bool(found))
-
-    def _settle(self, question: Finding) -> Decision | None:
-        return self.monitor.settle(question, lambda: self._has_relapsed(question))
-
-    def _has_relapsed(self, question: Finding) -> bool:
-        return self.desk is not None and self.desk.is_relapse(lambda: self._look((question,)))
 
     def _look(self, findings: tuple[Finding, ...]) -> Examination | None:
         return self.examination(self.last, findings) if self._single and self.last is not None else None
