@@ -230,6 +230,30 @@ def test_the_signature_of_a_step_that_can_be_withheld_is_its_own():
     assert list(inspect.signature(wrapped).parameters) == ["closure"]
 
 
+class Around(torch.optim.Optimizer):
+    """A lookahead around an optimizer of torch's, whose state is its own."""
+
+    def __init__(self, parameters):
+        parameters = list(parameters)
+        self.inner = torch.optim.AdamW(parameters, lr=1e-2)
+        super().__init__(parameters, {})
+        self.param_groups = self.inner.param_groups
+
+    def step(self, closure=None):
+        return self.inner.step(closure)
+
+
+def test_an_optimizer_around_another_one_is_left_alone_by_trials_and_forgets():
+    def module():
+        return TinyModule(Around)
+
+    batches = healthy_batches()
+    plain, guarded = fit(module, batches), fit(module, batches, guard=strict_guard())
+    assert differences(plain.state, guarded.state) == []
+    shorter, forgetful = fit(module, without(batches, [6])), fit(module, spoiled(batches, [6]), guard=strict_guard())
+    assert differences(shorter.state, forgetful.state) == []
+
+
 class NoEpsilon(TinyModule):
     """An optimizer that makes NaN from finite gradients: Adam without an epsilon divides 0 by 0."""
 

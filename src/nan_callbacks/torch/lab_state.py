@@ -47,8 +47,9 @@ def stand_ins(module: nn.Module, optimizers: Sequence[Optimizer], objects: Seque
     modules = list(module.modules())
     kept_parameters = [(p, p.data, p.grad, p.requires_grad) for p in parameters]
     attributes = Attributes([*modules, *objects], skip=REGISTERED)
-    own = Attributes(optimizers, skip=OF_OPTIMIZERS)
-    kept_optimizers = [_Kept(optimizer) for optimizer in optimizers]
+    every = with_inner(optimizers)
+    own = Attributes(every, skip=OF_OPTIMIZERS)
+    kept_optimizers = [_Kept(optimizer) for optimizer in every]
     streams = RngState()
     try:
         _copy_parameters(parameters)
@@ -67,6 +68,15 @@ def stand_ins(module: nn.Module, optimizers: Sequence[Optimizer], objects: Seque
         own.restore()
         attributes.restore()
         streams.restore()
+
+
+def with_inner(optimizers: Sequence[Optimizer]) -> list[Optimizer]:
+    """Optimizers and those that they hold and step, such as the one that a lookahead is put around; each once."""
+    found: list[Optimizer] = []
+    for each in optimizers:
+        held = [value for value in vars(each).values() if isinstance(value, Optimizer)]
+        found += [other for other in (each, *with_inner(held)) if not any(other is known for known in found)]
+    return found
 
 
 @contextmanager
