@@ -20,6 +20,8 @@ class Decision:
     """Scale that the learning rate must have from now on, relative to the user's own schedule."""
     lr_cut: float | None = None
     """Factor of the cut that this decision makes, None if it makes none."""
+    lr_cut_tried: bool = False
+    """Whether trials have found that it must be as deep as that."""
     restore_slot: int | None = None
     """Slot of the snapshot to restore, None if there is nothing to restore."""
     restore_step: int | None = None

@@ -103,6 +103,7 @@ def step_events(seen: StepObservation, decision: Decision, *, rank: int = 0) -> 
                 **base,
                 "event": "reduce_lr",
                 "factor": decision.lr_cut,
+                "tried": decision.lr_cut_tried,
                 "lr_scale": decision.lr_scale,
                 "learning_rates": list(seen.learning_rates),
             }

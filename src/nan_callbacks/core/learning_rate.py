@@ -38,6 +38,14 @@ class LearningRateScale:
         self.scale *= factor
         return factor
 
+    def deepen(self, factor: float) -> None:
+        """Make the last cut a deeper one.
+
+        Args:
+            factor: What it multiplies by besides.
+        """
+        self.scale *= factor
+
     def undo(self) -> None:
         """Take back the cuts since the last progress: they turned out not to be the cure."""
         if self._before_cut is not None:

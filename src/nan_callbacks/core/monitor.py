@@ -128,6 +128,23 @@ class Monitor:
             self._take_in(decision)
         return decision
 
+    def deepen(self, decision: Decision, cut_by_trials: Callable[[float], float]) -> Decision:
+        """Let trials say how deep the cut of a rollback must be. With adversaries no loss says which rate is best.
+
+        Args:
+            decision: What was decided; any but a rollback with a cut is returned as it is.
+            cut_by_trials: Tries the cut that is meant and deeper ones, from the snapshot :meth:`last_good`.
+
+        Returns:
+            The decision, with the cut that was found if it is a deeper one.
+        """
+        if decision.action is not Action.ROLLBACK or decision.lr_cut is None or len(self._streams) > 1:
+            return decision
+        self._witness = self.policy.restored_to
+        cut = cut_by_trials(decision.lr_cut)
+        self._witness = None
+        return self.policy.deepen(decision, cut) if cut < decision.lr_cut else decision
+
     def state_dict(self) -> dict[str, Any]:
         """Plain state: numbers, strings, booleans, None, lists and dicts."""
         return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -149,6 +149,17 @@ class Policy:
         if finding.action is Action.STOP:
             return self._give_up([finding], f"{finding.title}: configured to stop", restore=True)
         return self._decision(Action.OBSERVE, [finding], "")
+
+    def deepen(self, decision: Decision, cut: float) -> Decision:
+        """Cut the learning rate further than it was decided.
+
+        Args:
+            decision: A decision that cuts it.
+            cut: The factor of the cut.
+        """
+        assert decision.lr_cut is not None
+        self.learning_rate.deepen(cut / decision.lr_cut)
+        return replace(decision, lr_cut=cut, lr_scale=self.learning_rate.scale, lr_cut_tried=True)
 
     def _applied(self, seen: StepObservation, findings: list[Finding], *, suspicious: bool) -> Decision:
         run = self._runs.pop(seen.stream, None)

@@ -95,7 +95,8 @@ def _rollback(event: dict[str, Any]) -> str:
 
 
 def _reduce_lr(event: dict[str, Any]) -> str:
-    return f"learning rate × {number(event['factor'])}, now {number(event['lr_scale'])} of its schedule"
+    why = " · trains best from there, in trials" if event.get("tried") else ""
+    return f"learning rate × {number(event['factor'])}, now {number(event['lr_scale'])} of its schedule{why}"
 
 
 def _level_accepted(event: dict[str, Any]) -> str:

@@ -15,7 +15,6 @@ from nan_callbacks.core.decision import Decision
 from nan_callbacks.core.events import SCHEMA, Event, describe, step_events
 from nan_callbacks.core.finding import Action, Finding
 from nan_callbacks.core.journal import Journal
-from nan_callbacks.core.monitor import Monitor
 from nan_callbacks.core.observation import StepObservation
 from nan_callbacks.core.stall import StallWatch
 from nan_callbacks.diagnosis.diagnose import Budget
@@ -85,6 +84,9 @@ class Case(Protocol):
 
     def has_relapsed(self) -> bool:
         """Whether the same batches cost far less with the last good weights."""
+
+    def cut_by_trials(self, cut: float) -> float:
+        """The cut of the learning rate after which the run trains best from the last good state; ``cut`` at least."""
 
     def save(self, folder: Path, event: Event) -> None:
         """Write the batch and the state down."""
@@ -192,6 +194,18 @@ class Desk:
             return False
         case = self._guarded(open_case)
         return case is not None and bool(self._guarded(case.has_relapsed))
+
+    def cut_by_trials(self, open_case: Callable[[], Case | None], cut: float) -> float:
+        """How deep the learning rate must be cut; ``cut`` itself if that cannot be tried, or nothing shall be.
+
+        Args:
+            open_case: Makes the last step examinable.
+            cut: What is meant.
+        """
+        if self._broken or self.settings.diagnose == "never":
+            return cut
+        case = self._guarded(open_case)
+        return cut if case is None else self._guarded(lambda: case.cut_by_trials(cut)) or cut
 
     def on_demand(self, event: Event, case: Case) -> Diagnosis:
         """A diagnosis that the user asked for: whatever the settings say, and beyond the budget of the fit.
@@ -341,25 +355,6 @@ class Desk:
             if not self._callback_failed:
                 LOGGER.warning("NaNGuard: on_incident raised %s: %s", type(error).__name__, error, exc_info=True)
             self._callback_failed = True
-
-
-def settled(
-    monitor: Monitor, desk: Desk | None, open_case: Callable[[tuple[Finding, ...]], Case | None]
-) -> Decision | None:
-    """Answer the question that the last step has left, if there is one.
-
-    Args:
-        monitor: Of the fit.
-        desk: Where it is tried out; None: nowhere, and nothing is proved.
-        open_case: Makes the last step examinable, with what was found about it.
-
-    Returns:
-        What to do instead of what was decided; None if that stays.
-    """
-    question = monitor.question
-    if question is None:
-        return None
-    return monitor.settle(question, lambda: desk is not None and desk.is_relapse(lambda: open_case((question,))))
 
 
 def _place(replay: ReplayResult) -> str:

@@ -13,6 +13,7 @@ from nan_callbacks.diagnosis.diagnose import Budget, diagnose
 from nan_callbacks.diagnosis.diagnosis import Diagnosis
 from nan_callbacks.diagnosis.evidence import Evidence, History
 from nan_callbacks.diagnosis.origin import ReplayResult
+from nan_callbacks.diagnosis.rate_trials import cut_by_trials
 from nan_callbacks.diagnosis.relapse import has_relapsed
 from nan_callbacks.keras.evidence import REPLAY_SHARE, gather, settings_of
 from nan_callbacks.keras.lab import KerasLab
@@ -84,6 +85,10 @@ class Examination:
     def has_relapsed(self) -> bool:
         """Whether the same batches cost far less with the last good weights."""
         return not self._obstacle and has_relapsed(self._laboratory())
+
+    def cut_by_trials(self, cut: float) -> float:
+        """The cut of the learning rate after which the run trains best from the last good state; ``cut`` at least."""
+        return cut if self._obstacle else cut_by_trials(self._laboratory(), cut, self._history, self._seen)
 
     def save(self, folder: Path, event: Event) -> None:
         """Write the batch and the state down."""

@@ -19,7 +19,7 @@ from nan_callbacks.diagnosis.origin import ReplayResult
 from nan_callbacks.keras.lab_batch import Changes, cast_batch, own_tensors, select_rows
 from nan_callbacks.keras.lab_hands import ModelRaised, Probe, Turns, Unsupported, Variances, first_built, make_hands
 from nan_callbacks.keras.lab_layers import evidence_of
-from nan_callbacks.keras.lab_start import begin_afresh, begin_with
+from nan_callbacks.keras.lab_start import begin_afresh, begin_with, largest_rate
 from nan_callbacks.keras.lab_state import computing_in
 from nan_callbacks.keras.layer_probe import LayerProbe, forward
 from nan_callbacks.keras.replay import replay as traced_replay
@@ -82,6 +82,8 @@ class KerasLab:
         self._known: dict[Variation, Trial] = {}
         self._gradients: dict[str, float] = {}
         self._step_seconds: float | None = None
+        self._present_rate = 1.0
+        """Learning rate before a trial over that of the state it begins with: the run will come to it again."""
 
     def on(self, batch: Any) -> KerasLab:
         """The same state with another batch in place of the failed one."""
@@ -199,8 +201,12 @@ class KerasLab:
     def _held_still(self, variation: Variation) -> Iterator[None]:
         with self._hands.held_still():
             saved = self._trusted() if variation.start in (Start.SNAPSHOT, Start.WEIGHTS) else None
+            self._present_rate = 1.0
             if saved is not None:
+                before = largest_rate(self.model)
                 begin_with(self.model, saved, weights_alone=variation.start is Start.WEIGHTS)
+                after = largest_rate(self.model)
+                self._present_rate = before / after if before and after else 1.0
             if variation.start is Start.FRESH:
                 begin_afresh(self.model)
             dtype = variation.dtype
@@ -210,7 +216,8 @@ class KerasLab:
 
     def _train(self, batches: list[Any], variation: Variation, outcome: Outcome) -> None:
         update = variation.steps > 0
-        turns = Turns(rate=self._lr_scale * variation.lr_factor, clip_norm=variation.clip_norm, update=update)
+        rate = self._lr_scale * self._present_rate * variation.lr_factor
+        turns = Turns(rate=rate, clip_norm=variation.clip_norm, update=update)
         for batch in batches:
             variances = Variances.of(self.model)
             fed = batch if variation.dtype is None else cast_batch(batch, variation.dtype)

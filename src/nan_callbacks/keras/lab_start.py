@@ -14,6 +14,7 @@ from nan_callbacks.keras.backend import Backend
 from nan_callbacks.keras.lab_state import variable_groups_of_step
 from nan_callbacks.keras.model_parts import (
     global_seed,
+    leaf_optimizers,
     learning_rate_variables,
     optimizers_of,
     recurrent_states,
@@ -61,6 +62,12 @@ def begin_with(model: Any, values: Mapping[int, Any], *, weights_alone: bool = F
     for variable in unique(model.trainable_variables if weights_alone else everything):
         if id(variable) in values:
             variable.assign(values[id(variable)])
+
+
+def largest_rate(model: Any) -> float:
+    """The largest learning rate of a model's optimizers, by their schedules; 0 without any."""
+    leaves = [leaf for each in optimizers_of(model) for leaf in leaf_optimizers(each)]
+    return max((float(ops.convert_to_numpy(leaf.learning_rate)) for leaf in leaves), default=0.0)
 
 
 def begin_afresh(model: Any) -> None:

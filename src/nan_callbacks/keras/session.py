@@ -17,7 +17,8 @@ from nan_callbacks.core.draws import Streams, is_dropped
 from nan_callbacks.core.events import Event, step_events
 from nan_callbacks.core.finding import Finding
 from nan_callbacks.core.journal import Journal
-from nan_callbacks.diagnosis.desk import Desk, settled
+from nan_callbacks.diagnosis.answers import answered
+from nan_callbacks.diagnosis.desk import Desk
 from nan_callbacks.diagnosis.history import HistoryRecorder
 from nan_callbacks.errors import TrainingStoppedError
 from nan_callbacks.keras.backend import Backend
@@ -60,6 +61,8 @@ class GuardSession:
         self.recent = RecentBatches()
         self._found: list[tuple[StepObservation, tuple[Finding, ...], Event]] = []
         self._param_norm: float | None = None
+        self._scale = monitor.lr_scale
+        """What the learning rate of the present step is multiplied by; the monitor may have cut it since."""
         self._last: StepObservation | None = None
         self._streams: Any = None
         """Where the random streams stood before the present step; only if it shall not put them back itself."""
@@ -79,6 +82,7 @@ class GuardSession:
             What the step must stay under, one row per optimizer.
         """
         self.batches = [own_containers(as_fed(batch))]
+        self._scale = self.monitor.lr_scale
         if self.monitor.snapshot_is_due():
             self._take_snapshot()
         self._param_norm = None
@@ -189,9 +193,9 @@ class GuardSession:
         return replace(seen, non_finite_parameters=len(bad), non_finite_names=bad[:3] or seen.non_finite_names)
 
     def _judge(self, seen: StepObservation, *, is_step: bool = True) -> Decision:
-        decision = self.monitor.observe(seen)
+        observed = self.monitor.observe(seen)
         self._last = seen
-        decision = settled(self.monitor, self.desk, self._look) or decision
+        decision = answered(self.monitor, self.desk, observed, self._look)
         if seen.grad_norm is not None:
             self.grad_norm = seen.grad_norm
         if is_step and not seen.applied and decision.findings:
@@ -232,7 +236,7 @@ class GuardSession:
             self.history.history(),
             state=lambda: getattr(backend, "live", None),
             trusted=self._trusted if with_snapshots else lambda: None,
-            lr_scale=self.monitor.lr_scale,
+            lr_scale=self._scale,
         )
 
     def last_step(self, *, with_snapshots: bool = True) -> tuple[Event, Examination] | None:

@@ -17,6 +17,7 @@ from nan_callbacks.diagnosis.evidence import Evidence, History
 from nan_callbacks.diagnosis.guilty_samples import succeeds
 from nan_callbacks.diagnosis.lab import Variation
 from nan_callbacks.diagnosis.origin import ReplayResult
+from nan_callbacks.diagnosis.rate_trials import cut_by_trials
 from nan_callbacks.diagnosis.relapse import has_relapsed
 from nan_callbacks.lightning.lab import LightningLab, can_be_held_still
 from nan_callbacks.torch.gate import learning_rates
@@ -109,6 +110,10 @@ class Examination:
     def has_relapsed(self) -> bool:
         """Whether the same batches cost far less with the last good weights."""
         return self._lab is not None and has_relapsed(self._lab)
+
+    def cut_by_trials(self, cut: float) -> float:
+        """The cut of the learning rate after which the run trains best from the last good state; ``cut`` at least."""
+        return cut if self._lab is None else cut_by_trials(self._lab, cut, self._history, self._seen)
 
     def save(self, folder: Path, event: Event) -> None:
         """Write the batch and the state down."""

@@ -14,7 +14,8 @@ from nan_callbacks.core import Action, Decision, Monitor, StepObservation
 from nan_callbacks.core.events import Event, step_events
 from nan_callbacks.core.finding import Finding
 from nan_callbacks.core.journal import Journal
-from nan_callbacks.diagnosis.desk import Desk, settled
+from nan_callbacks.diagnosis.answers import answered
+from nan_callbacks.diagnosis.desk import Desk
 from nan_callbacks.diagnosis.history import HistoryRecorder
 from nan_callbacks.errors import TrainingStoppedError
 from nan_callbacks.lightning.averaging import withhold_update
@@ -304,9 +305,9 @@ class GuardSession:
     # -- the rest ------------------------------------------------------------------------------------------------
 
     def _judge(self, seen: StepObservation, *, is_step: bool = True) -> Decision:
-        decision = self.monitor.observe(seen)
+        observed = self.monitor.observe(seen)
         self.last = seen
-        decision = settled(self.monitor, self.desk, self._look) or decision
+        decision = answered(self.monitor, self.desk, observed, self._look)
         if is_step and not seen.applied and decision.findings:
             self.journal.count_skipped_step()
         if decision.worth_recording:

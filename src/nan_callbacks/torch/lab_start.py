@@ -22,6 +22,8 @@ def begin_with_snapshot(
 ) -> None:
     """Fill the stand-ins from a snapshot's ``state_dict()``; what it does not hold stays as it is.
 
+    So does the learning rate: the run will come to the present one again, and it may be what is under suspicion.
+
     Args:
         saved: The snapshot, which is not changed. Its module is called ``model``.
         module: The module.
@@ -50,7 +52,8 @@ def _optimizer_of_snapshot(saved: dict[str, Any], index: int, optimizer: Any) ->
     state: Any = defaultdict(dict)
     for g, group in enumerate(optimizer.param_groups):
         if g < len(saved["plain"]["groups"][index]):
-            group.update(clone_tree(saved["plain"]["groups"][index][g]))
+            kept = clone_tree(saved["plain"]["groups"][index][g])
+            group.update({name: value for name, value in kept.items() if name != "lr"})
         for p, parameter in enumerate(group["params"]):
             if f"{g}.{p}" in plain:
                 state[parameter].update(clone_tree(plain[f"{g}.{p}"]))
@@ -59,7 +62,8 @@ def _optimizer_of_snapshot(saved: dict[str, Any], index: int, optimizer: Any) ->
             continue
         where, name = key[len(prefix) :].split("/", 1)
         if where.startswith("group"):
-            optimizer.param_groups[int(where[5:])][name] = tensor.clone()
+            if name != "lr":
+                optimizer.param_groups[int(where[5:])][name] = tensor.clone()
         else:
             g, p = where.split(".")
             state[optimizer.param_groups[int(g)]["params"][int(p)]][name] = tensor.clone()
