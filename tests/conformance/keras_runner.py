@@ -192,5 +192,7 @@ def run(scenario: Scenario, batches: list[Batch] | None = None) -> Record:
         scenario: What to run.
         batches: Other data than the scenario's own.
     """
-    trainee = _trainee(scenario.task, scenario.optimizer, tuple(sorted(scenario.settings.items())))
+    trainee = _trainee(
+        scenario.task, scenario.optimizer, tuple(sorted({"diagnose": scenario.diagnose, **scenario.settings}.items()))
+    )
     return trainee.run(scenario.batches() if batches is None else batches)

@@ -195,7 +195,7 @@ def run(scenario: Scenario, batches: list[Batch] | None = None) -> Record:
         scenario: What to run.
         batches: Other data than the scenario's own.
     """
-    guard = NaNGuard(strict=True, verbose=False, **scenario.settings)
+    guard = NaNGuard(strict=True, verbose=False, diagnose=scenario.diagnose, **scenario.settings)
     module = Module(scenario.task, scenario.optimizer)
     trainer = Trainer(
         accelerator="cpu",
