@@ -85,8 +85,8 @@ class BareCore:
 
     def _judge(self, seen: StepObservation) -> Decision:
         decision = self.monitor.observe(seen)
-        if self.monitor.question is not None:  # without a laboratory nothing is proved
-            self.monitor.settle(self.monitor.question, lambda: False)
+        if self.monitor.question is not None:  # there is no laboratory
+            decision = self.monitor.settle(self.monitor.question, lambda: None) or decision
         self.played.decisions.append(decision)
         self.played.events += step_events(seen, decision)
         return decision

@@ -78,8 +78,8 @@ class Seen:
 
 @contextmanager
 def watching_the_core() -> Iterator[Seen]:
-    """Notes what every monitor is shown inside the block, and what it says."""
-    seen, observe = Seen([], [], []), Monitor.observe
+    """Notes what every monitor is shown inside the block, and what it says in the end."""
+    seen, observe, settle = Seen([], [], []), Monitor.observe, Monitor.settle
 
     def noting(self: Monitor, observation: StepObservation) -> Decision:
         seen.limits.append(self.limits(observation.stream))
@@ -87,5 +87,10 @@ def watching_the_core() -> Iterator[Seen]:
         seen.decisions.append(observe(self, observation))
         return seen.decisions[-1]
 
-    with patch.object(Monitor, "observe", noting):
+    def noting_the_answer(self: Monitor, *question: Any) -> Decision | None:
+        decision = settle(self, *question)
+        seen.decisions[-1] = decision or seen.decisions[-1]
+        return decision
+
+    with patch.object(Monitor, "observe", noting), patch.object(Monitor, "settle", noting_the_answer):
         yield seen

@@ -32,6 +32,8 @@ class SimulatedRun:
     def __init__(self, **settings: Any) -> None:
         self.monitor = Monitor(GuardConfig(**{**LADDER, **settings}))
         self.weights = 0.0
+        self.weights_at_fault: bool | None = None
+        """What trials say about spikes in a row and about divergence; nothing without a laboratory."""
         self.decisions: list[Decision] = []
         self.events: list[Event] = []
         self.limits: list[Limits] = []
@@ -54,6 +56,8 @@ class SimulatedRun:
         admitted = self.limits[-1].admits(seen.loss, seen.grad_norm, seen.statistics_jump)
         seen = replace(seen, applied=admitted)
         decision = self.monitor.observe(seen)
+        if self.monitor.policy.suspected:
+            decision = self.monitor.settle(self.monitor.question, lambda: self.weights_at_fault) or decision
         if admitted:
             self.weights += update
         if decision.restore_slot is not None:

@@ -107,6 +107,16 @@ class Ledger:
             self._candidate = None  # it did not hold
         return chosen
 
+    def renew_detectors(self, detectors: dict[str, Any]) -> None:
+        """A new level holds from now on, whichever state the run goes back to.
+
+        Args:
+            detectors: State of the detectors that know it.
+        """
+        for entry in (self._trusted, self._candidate):
+            if entry is not None:
+                entry.detectors = detectors
+
     def forget(self) -> None:
         """The adapter no longer holds any snapshot (a resumed run without saved snapshots)."""
         self._trusted = self._candidate = None

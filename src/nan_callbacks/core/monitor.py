@@ -44,7 +44,7 @@ class Monitor:
         """Where the random streams stand after a dropped batch."""
         self._streams: dict[int, Stream] = {}
         self.question: Finding | None = None
-        """What the last step has raised: a finding if trials prove the weights to be at fault, see :meth:`settle`."""
+        """What the last step has raised: whether the weights are at fault or the data, see :meth:`settle`."""
         self._witness: LedgerEntry | None = None
         self._norm_origin = 0
         """Step from which the cadence of the parameter norm counts: growth is measured from a restored state on."""
@@ -101,31 +101,43 @@ class Monitor:
         findings = stream.update(observation, on_cadence=on_cadence)
         decision = self.policy.decide(observation, findings, suspicious=stream.suspicious)
         self._take_in(decision)
-        self.question = stream.relapse.observe(observation, incident=bool(findings))
+        asked = stream.relapse.observe(observation, incident=bool(findings))
+        self.question = self.policy.suspected[0] if self.policy.suspected else asked
         return decision
 
-    def settle(self, finding: Finding, is_proved: Callable[[], bool]) -> Decision | None:
+    def settle(self, finding: Finding, are_at_fault: Callable[[], bool | None]) -> Decision | None:
         """Answer :attr:`question`.
 
         Args:
             finding: The question.
-            is_proved: Tries out whether the weights are at fault, beside those of the snapshot :meth:`last_good`.
+            are_at_fault: Tries out whether the weights are at fault, beside those of the snapshot :meth:`last_good`.
+                None if that cannot be tried: then harder data are not blamed for spikes and divergence, nor the
+                weights for a loss that is back where it began.
 
         Returns:
-            What the adapter must do; None if the weights are not at fault.
+            What the adapter must do instead of what was decided; None if that stays.
         """
+        suspected, self.question = bool(self.policy.suspected), None
+        if suspected:
+            blamed = None if len(self._streams) > 1 else are_at_fault()
+            decision = self.policy.judged(finding.stream, at_fault=blamed is not False)
+        else:
+            decision = self._relapsed(finding, are_at_fault)
+        if decision is not None:
+            self._take_in(decision)
+        return decision
+
+    def _relapsed(self, finding: Finding, are_at_fault: Callable[[], bool | None]) -> Decision | None:
         proof = None
         for witness in self.ledger.witnesses():
             self._witness = witness
-            if is_proved():
+            if are_at_fault():
                 proof = witness
                 break
-        self.question = self._witness = None
+        self._witness = None
         decision = None if proof is None else self.policy.relapsed(finding, proof)
         if decision is None or decision.action is not Action.ROLLBACK:
             self._stream(finding.stream).relapse.accept()
-        if decision is not None:
-            self._take_in(decision)
         return decision
 
     def deepen(self, decision: Decision, cut_by_trials: Callable[[float], float]) -> Decision:
@@ -193,6 +205,7 @@ class Monitor:
         if decision.level_accepted:
             for each in self._streams.values():
                 each.accept_level()
+            self.ledger.renew_detectors(self._detectors_state())
         if decision.action is Action.ROLLBACK:
             self._rewind_detectors()
             if self.policy.spiking is not None:

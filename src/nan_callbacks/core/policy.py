@@ -56,6 +56,8 @@ class Run:
     """Whether all of them were finite."""
     least: dict[str, float] = field(default_factory=dict)
     """Smallest value of each quantity that was a spike."""
+    cleared: bool = False
+    """Whether trials have shown that the batches are at fault, and not the weights."""
 
     def add(self, findings: list[Finding]) -> None:
         """One more."""
@@ -103,6 +105,8 @@ class Policy:
         """Whether the last rollback was one of a relapse."""
         self._known_good = False
         """Whether there was a rollback, and the last one went to a trusted snapshot."""
+        self.suspected: tuple[Finding, ...] = ()
+        """What the last step has shown, if trials must say first whether the weights are at fault: :meth:`judged`."""
         self.gave_up = False
 
     def decide(self, seen: StepObservation, findings: list[Finding], *, suspicious: bool = False) -> Decision:
@@ -115,11 +119,15 @@ class Policy:
         """
         proposed = max([finding.action for finding in findings]) if findings else Action.OBSERVE
         self._recent_drops.append(not seen.applied and bool(findings))
+        self.suspected = ()
         if self.gave_up:
             return self._decision(Action.OBSERVE, findings, "")
         if proposed is Action.STOP:
             broken = any(finding.code == "NAN103" for finding in findings)
             return self._give_up(findings, f"{findings[0].title}: configured to stop", restore=broken)
+        if proposed is Action.ROLLBACK and findings[0].questionable:
+            self.suspected = tuple(findings)
+            return self._applied(seen, [], suspicious=True)
         if proposed is Action.ROLLBACK:
             at_once = self._rollbacks == 0 and any(finding.code == "NAN103" for finding in findings)
             return self._roll_back(findings, findings[0].title, to=self.ledger.newest() if at_once else None)
@@ -213,16 +221,45 @@ class Policy:
             return self._decision(Action.SKIP_STEP, findings, "the batch is non-finite")
         run = self._runs.setdefault(seen.stream, Run())
         run.add(findings)
-        if run.length < self._suspicious_run():
+        patience = self._suspicious_run() * (2 if run.cleared and run.only_spikes else 1)
+        if run.length < patience:
             return self._decision(Action.SKIP_STEP, findings, "")
-        if self._known_good and self._applied_since_rollback == 0 and run.only_spikes:
+        if not run.only_spikes:
+            return self._suspect_state(seen.stream, findings)
+        if run.cleared:
+            return self._data_have_changed(Action.SKIP_STEP, findings, "it is as large with the last good weights")
+        if self._known_good and self._applied_since_rollback == 0:
             return self._accept_level(Action.SKIP_STEP, findings)
-        scale, only_spikes = self.learning_rate.scale, run.only_spikes
+        self.suspected = tuple(findings)
+        return self._decision(Action.SKIP_STEP, findings, "")
+
+    def judged(self, stream: int, *, at_fault: bool) -> Decision | None:
+        """Decide about :attr:`suspected` findings.
+
+        Args:
+            stream: The optimizer.
+            at_fault: Whether the weights are, as far as is known. If not, spikes go on being dropped for as many steps
+                again; then they are the new level.
+
+        Returns:
+            The rollback; None if there is none.
+        """
+        findings, self.suspected = list(self.suspected), ()
+        if findings[0].questionable:
+            return self._roll_back(findings, findings[0].title) if at_fault else None
+        if at_fault:
+            return self._suspect_state(stream, findings)
+        self._runs[stream].cleared = True
+        return None
+
+    def _suspect_state(self, stream: int, findings: list[Finding]) -> Decision:
+        """Roll back from dropped steps in a row."""
+        run, scale = self._runs[stream], self.learning_rate.scale
         reason = f"{run.length} steps in a row were dropped"
-        newest = self.ledger.newest() if self._rollbacks == 0 and not only_spikes else None  # then the trusted one
+        newest = self.ledger.newest() if self._rollbacks == 0 and not run.only_spikes else None  # then the trusted one
         decision = self._roll_back(findings, reason, to=newest, streams=False)
-        if only_spikes and decision.action is Action.ROLLBACK:
-            self.spiking, self._scale_before, self._spikes = seen.stream, scale, dict(run.least)
+        if run.only_spikes and decision.action is Action.ROLLBACK:
+            self.spiking, self._scale_before, self._spikes = stream, scale, dict(run.least)
         return decision
 
     def _suspicious_run(self) -> int:
@@ -242,13 +279,15 @@ class Policy:
         self.learning_rate.undo()
         return self._data_have_changed(action, findings)
 
-    def _data_have_changed(self, action: Action, findings: list[Finding]) -> Decision:
+    def _data_have_changed(
+        self, action: Action, findings: list[Finding], why: str = "it persists from a known-good state"
+    ) -> Decision:
         self._runs.clear()
         self.spiking = None
         return self._decision(
             action,
             findings,
-            "it persists from a known-good state, so the data have changed",
+            f"{why}, so the data have changed",
             level_accepted=True,
         )
 
@@ -315,7 +354,7 @@ class Policy:
         return {
             "recent_drops": list(self._recent_drops),
             "weathered": list(self._weathered),
-            "runs": {str(stream): [run.length, run.only_spikes, dict(run.least)] for stream, run in self._runs.items()},
+            "runs": {str(stream): list(vars(run).values()) for stream, run in self._runs.items()},
             "rollbacks": self._rollbacks,
             "applied_since_rollback": self._applied_since_rollback,
             "spiking": self.spiking,

@@ -26,8 +26,11 @@ def answered(
     """
     question = monitor.question
     if question is not None:
-        is_proved = desk is not None and (lambda: desk.is_relapse(lambda: open_case((question,))))
-        decision = monitor.settle(question, is_proved or (lambda: False)) or decision
+        asked = (question,)
+        decision = (
+            monitor.settle(question, lambda: None if desk is None else desk.weights_at_fault(lambda: open_case(asked)))
+            or decision
+        )
     if desk is None:
         return decision
     found = decision.findings

@@ -82,8 +82,8 @@ class Case(Protocol):
     def diagnose(self, replay: ReplayResult, budget: Budget) -> Diagnosis | None:
         """The cause, by experiment; None if another process must know it."""
 
-    def has_relapsed(self) -> bool:
-        """Whether the same batches cost far less with the last good weights."""
+    def weights_at_fault(self) -> bool | None:
+        """Whether the weights are to blame for what was found, and not the data; None if that cannot be tried."""
 
     def cut_by_trials(self, cut: float) -> float:
         """The cut of the learning rate after which the run trains best from the last good state; ``cut`` at least."""
@@ -184,16 +184,16 @@ class Desk:
             return
         self._guarded(lambda: self._look_into(seen, finding, open_case((finding,))))
 
-    def is_relapse(self, open_case: Callable[[], Case | None]) -> bool:
-        """Whether the weights have lost what they knew; False if that cannot be tried. No diagnosis: four steps' work.
+    def weights_at_fault(self, open_case: Callable[[], Case | None]) -> bool | None:
+        """Whether the weights are to blame; None if that cannot be tried. No diagnosis: four steps' work.
 
         Args:
             open_case: Makes the last step examinable.
         """
         if self._broken:
-            return False
+            return None
         case = self._guarded(open_case)
-        return case is not None and bool(self._guarded(case.has_relapsed))
+        return None if case is None else self._guarded(case.weights_at_fault)
 
     def cut_by_trials(self, open_case: Callable[[], Case | None], cut: float) -> float:
         """How deep the learning rate must be cut; ``cut`` itself if that cannot be tried, or nothing shall be.

@@ -14,7 +14,7 @@ from nan_callbacks.diagnosis.diagnosis import Diagnosis
 from nan_callbacks.diagnosis.evidence import Evidence, History
 from nan_callbacks.diagnosis.origin import ReplayResult
 from nan_callbacks.diagnosis.rate_trials import cut_by_trials
-from nan_callbacks.diagnosis.relapse import has_relapsed
+from nan_callbacks.diagnosis.weights_at_fault import weights_at_fault
 from nan_callbacks.keras.evidence import REPLAY_SHARE, gather, settings_of
 from nan_callbacks.keras.lab import KerasLab
 from nan_callbacks.keras.model_parts import obstacle_of
@@ -82,9 +82,9 @@ class Examination:
         evidence = gather(lab, self._seen, self._findings, replay, history=self._history, seconds=budget.seconds)
         return diagnose(evidence, lab, budget)
 
-    def has_relapsed(self) -> bool:
-        """Whether the same batches cost far less with the last good weights."""
-        return not self._obstacle and has_relapsed(self._laboratory())
+    def weights_at_fault(self) -> bool | None:
+        """Whether the weights are to blame for what was found, and not the data; None if that cannot be tried."""
+        return None if self._obstacle else weights_at_fault(self._laboratory(), self._findings[0])
 
     def cut_by_trials(self, cut: float) -> float:
         """The cut of the learning rate after which the run trains best from the last good state; ``cut`` at least."""

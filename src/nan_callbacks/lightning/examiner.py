@@ -18,7 +18,7 @@ from nan_callbacks.diagnosis.guilty_samples import succeeds
 from nan_callbacks.diagnosis.lab import Variation
 from nan_callbacks.diagnosis.origin import ReplayResult
 from nan_callbacks.diagnosis.rate_trials import cut_by_trials
-from nan_callbacks.diagnosis.relapse import has_relapsed
+from nan_callbacks.diagnosis.weights_at_fault import weights_at_fault
 from nan_callbacks.lightning.lab import LightningLab, can_be_held_still
 from nan_callbacks.torch.gate import learning_rates
 from nan_callbacks.torch.lab_bench import Window
@@ -107,9 +107,9 @@ class Examination:
         )
         return diagnose(evidence, self._lab, budget)
 
-    def has_relapsed(self) -> bool:
-        """Whether the same batches cost far less with the last good weights."""
-        return self._lab is not None and has_relapsed(self._lab)
+    def weights_at_fault(self) -> bool | None:
+        """Whether the weights are to blame for what was found, and not the data; None if that cannot be tried."""
+        return None if self._lab is None else weights_at_fault(self._lab, self._findings[0])
 
     def cut_by_trials(self, cut: float) -> float:
         """The cut of the learning rate after which the run trains best from the last good state; ``cut`` at least."""

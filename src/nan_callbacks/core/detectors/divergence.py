@@ -44,6 +44,9 @@ are still on their way. Towards large targets weights travel at an even pace, an
 show it; a learning rate that is too high throws them, and in benchmarks/faults the throw is over after 48 to 64."""
 RISEN = 1.2
 """Loss level over that of the beginning of the growth from which there is nothing to wait for, if it is not noise."""
+HARDER = 2.0
+"""Loss level over that before the growth from which harder data may be the cause: weights that only failed to improve
+it are at fault whatever the data."""
 LEVEL_ERROR = 1.25 * math.sqrt(1 / MARK_STEPS + 1 / NOW_STEPS)
 """Standard error of the difference between the log levels at a mark and now, for single losses that vary by 1."""
 FEWEST_PER_QUARTER = 6
@@ -306,4 +309,5 @@ class DivergenceDetector:
             value=now.level,
             limit=rule.threshold(before.level, now, competing=seen.competing),
             detail=f"it was {before.level:.3g} before the weights grew {growth:.3g}-fold",
+            questionable=not now.signed and now.level > HARDER * before.level > 0.0,
         )
