@@ -60,14 +60,15 @@ def test_a_new_level_is_not_forgotten_by_a_rollback_to_a_state_from_before():
     assert run.monitor.lr_scale == 0.5  # the cut holds: nothing was taken for a new level once more
 
 
-def diverged(answer: bool | None, rise: float) -> SimulatedRun:
-    """The weights double while the loss rises."""
+def diverged(answer: bool | None, rise: float, *, learnt_at: int = 0) -> SimulatedRun:
+    """The weights double while the loss rises. The last good snapshot is from step 50."""
     run = SimulatedRun()
     run.weights_at_fault = answer
-    for step in range(200):
-        size = 10.0 if step < 96 else 20.0
+    for step in range(260):
+        size = 10.0 if step < 128 else 20.0
         due = run.monitor.wants_param_norm()
-        run.attempt(loss=1.0 if step < 96 else rise, param_norm=size if due else None)
+        level = 1.0 if step < 128 else rise
+        run.attempt(loss=level if step >= learnt_at else 8.0, param_norm=size if due else None)
     return run
 
 
@@ -81,7 +82,11 @@ def test_a_loss_that_rose_with_the_weights_is_their_fault_unless_they_are_cleare
 def test_a_loss_that_rose_with_the_weights_but_is_as_high_without_is_no_incident():
     run = diverged(False, 6.0)
     assert run.events == []
-    assert run.weights == 200.0
+    assert run.weights == 260.0
+
+
+def test_weights_from_before_the_level_was_reached_clear_nobody():
+    assert "LOSS402" in {event.get("code") for event in diverged(False, 6.0, learnt_at=60).events}
 
 
 def test_weights_that_grew_for_nothing_are_at_fault_whatever_the_data_are():

@@ -56,7 +56,7 @@ class KillAfter(keras.callbacks.Callback):
 
 @pytest.mark.parametrize("first", [True, False], ids=["guard first", "backup first"])
 def test_a_backup_resumes_the_guard(tmp_path, first):
-    arrays = with_targets(data(30), [20, 21, 22], 1e4)
+    arrays = with_targets(data(30), [20, 21, 22], 1e30)
 
     def callbacks():
         both = [guard(snapshot_every_n_steps=5, probation_steps=5), keras.callbacks.BackupAndRestore(tmp_path / "b")]
@@ -133,7 +133,7 @@ def killed_and_resumed(folder, **options):
         )
     files = sorted(file.name for file in folder.iterdir())
     model, callback = compiled(seed=7), guard(max_rollbacks=0, **settings)
-    train(model, with_targets(arrays, [0, 1, 2], 1e5), callback, keras.callbacks.BackupAndRestore(folder))
+    train(model, with_targets(arrays, [0, 1, 2], 1e30), callback, keras.callbacks.BackupAndRestore(folder))
     return files, model, callback
 
 

@@ -33,7 +33,7 @@ class Breaker(keras.optimizers.SGD):
 
 
 def test_three_drops_in_a_row_lead_to_the_last_good_state_with_half_the_rate():
-    arrays = with_targets(data(30), [20, 21, 22], 1e4)
+    arrays = with_targets(data(30), [20, 21, 22], 1e30)
     model, callback = compiled(), guard(max_consecutive_skips=3, snapshot_every_n_steps=5, probation_steps=5)
     history = train(model, arrays, callback)
 
@@ -46,7 +46,7 @@ def test_three_drops_in_a_row_lead_to_the_last_good_state_with_half_the_rate():
 
 def test_a_rollback_restores_every_variable():
     # Rolled back at step 22 to the state before step 0, and the guard then stops: what is left is that state.
-    arrays = with_targets(data(30), [20, 21, 22], 1e4)
+    arrays = with_targets(data(30), [20, 21, 22], 1e30)
     model, callback = compiled(drawless), guard(max_rollbacks=0)
     before = state(model)
     train(model, arrays, callback)
@@ -58,7 +58,7 @@ def test_a_rollback_restores_every_variable():
 
 
 def test_training_goes_on_from_a_rollback_as_from_the_state_it_went_to():
-    arrays = with_targets(data(30), [3, 4, 5], 1e4)
+    arrays = with_targets(data(30), [3, 4, 5], 1e30)
     model, callback = compiled(drawless), guard(lr_factor=0.999999999)  # float32 rounds the scale to one
     train(model, arrays, callback)
     reference = compiled(drawless)
@@ -189,7 +189,7 @@ def _scaled_from_the_start(scale):
 
 
 def test_a_rollback_leaves_the_rate_that_other_callbacks_set():
-    arrays = with_targets(data(10), [6, 7, 8], 1e4)
+    arrays = with_targets(data(10), [6, 7, 8], 1e30)
     model = compiled(network)
     scheduler = keras.callbacks.LearningRateScheduler(lambda epoch, rate: 0.01 if epoch == 0 else 0.002)
     callback = guard(snapshot_every_n_steps=5, probation_steps=3)

@@ -62,8 +62,8 @@ class Finding:
     """Distance from the median of the quantity's history in robust standard deviations, if that is defined."""
     detail: str = ""
     """One more sentence for people."""
-    questionable: bool = False
-    """True if harder data would look the same: the weights are not to blame if those of before do no better."""
+    level_before: float | None = None
+    """The level that was left, if harder data would look the same: weights that had it may do no better now."""
     standing: bool = False
     """True if the value has been so for a while and no reaction helps: it is broken, and not the training."""
 

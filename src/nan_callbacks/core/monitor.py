@@ -8,6 +8,7 @@ from typing import Any
 from nan_callbacks.core.config import GuardConfig
 from nan_callbacks.core.decision import Decision
 from nan_callbacks.core.detectors.blow_up import FIRST_STEPS
+from nan_callbacks.core.detectors.divergence import HARDER
 from nan_callbacks.core.draws import Draws
 from nan_callbacks.core.finding import Action, Finding
 from nan_callbacks.core.ledger import Ledger, LedgerEntry
@@ -119,13 +120,24 @@ class Monitor:
         """
         suspected, self.question = bool(self.policy.suspected), None
         if suspected:
-            blamed = None if len(self._streams) > 1 else are_at_fault()
-            decision = self.policy.judged(finding.stream, at_fault=blamed is not False)
+            can_tell = len(self._streams) == 1 and self._knew(finding)
+            cleared = can_tell and are_at_fault() is False
+            decision = self.policy.judged(finding.stream, at_fault=not cleared)
         else:
             decision = self._relapsed(finding, are_at_fault)
         if decision is not None:
             self._take_in(decision)
         return decision
+
+    def _knew(self, finding: Finding) -> bool:
+        """Whether the last good snapshot was taken at the level that was left; one from before it says nothing."""
+        good = self.ledger.target()
+        if finding.level_before is None or good is None:
+            return good is not None
+        then = Stream(self.config)
+        then.load_state_dict(good.detectors.get(str(finding.stream), {}))
+        level = then.loss_level()
+        return level is not None and level < HARDER * finding.level_before
 
     def _relapsed(self, finding: Finding, are_at_fault: Callable[[], bool | None]) -> Decision | None:
         proof = None

@@ -125,7 +125,7 @@ class Policy:
         if proposed is Action.STOP:
             broken = any(finding.code == "NAN103" for finding in findings)
             return self._give_up(findings, f"{findings[0].title}: configured to stop", restore=broken)
-        if proposed is Action.ROLLBACK and findings[0].questionable:
+        if proposed is Action.ROLLBACK and findings[0].level_before is not None:
             self.suspected = tuple(findings)
             return self._applied(seen, [], suspicious=True)
         if proposed is Action.ROLLBACK:
@@ -245,7 +245,7 @@ class Policy:
             The rollback; None if there is none.
         """
         findings, self.suspected = list(self.suspected), ()
-        if findings[0].questionable:
+        if findings[0].level_before is not None:
             return self._roll_back(findings, findings[0].title) if at_fault else None
         if at_fault:
             return self._suspect_state(stream, findings)

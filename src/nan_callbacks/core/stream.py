@@ -99,6 +99,12 @@ class Stream:
         self._limits = None
         return sorted(findings, key=lambda finding: -finding.action) if len(findings) > 1 else findings
 
+    def loss_level(self) -> float | None:
+        """Median of the last losses; None before the first one."""
+        divergence = self.detectors["divergence"]
+        assert isinstance(divergence, DivergenceDetector)
+        return divergence.level()
+
     def accept_level(self) -> None:
         """The present level is the new normal."""
         self._limits = None

@@ -11,6 +11,10 @@ FAR_LESS = 0.5
 """Loss with the last good weights over that with the present ones below which these have lost what they knew. For
 harder data or another loss the last good weights are no better than the present ones."""
 
+LESS = 0.8
+"""The same if the weights were seen to grow as the loss rose, and are suspected anyway. Learning on harder data makes
+the present weights the better ones there."""
+
 
 def weights_at_fault(lab: Lab, finding: Finding) -> bool | None:
     """Compare the present weights with the last good ones.
@@ -24,17 +28,19 @@ def weights_at_fault(lab: Lab, finding: Finding) -> bool | None:
     """
     if finding.code in SPIKES:
         return _makes_it_spike(lab, finding)
-    far_less = [_is_far_less_before(lab, other_batch=other) for other in (False, True)]
-    if None in far_less:
+    suspected = finding.code == "LOSS402"
+    share = LESS if suspected else FAR_LESS
+    less = [_is_less_before(lab, share, other_batch=other) for other in (False, True)]
+    if None in less:
         return None
-    # What the last good weights do better at one batch only may be chance. A divergence has been seen in the weights.
-    return any(far_less) if finding.code == "LOSS402" else all(far_less)
+    # What the last good weights do better at one batch only may be chance.
+    return any(less) if suspected else all(less)
 
 
-def _is_far_less_before(lab: Lab, *, other_batch: bool) -> bool | None:
+def _is_less_before(lab: Lab, share: float, *, other_batch: bool) -> bool | None:
     starts = (Start.PRESENT, Start.WEIGHTS)
     now, before = (_value(lab.run(Variation(start=start, other_batch=other_batch)), "loss") for start in starts)
-    return None if now is None or before is None else 0.0 < before < FAR_LESS * now
+    return None if now is None or before is None else 0.0 < before < share * now
 
 
 def _makes_it_spike(lab: Lab, finding: Finding) -> bool | None:

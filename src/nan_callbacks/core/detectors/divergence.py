@@ -256,6 +256,10 @@ class DivergenceDetector:
         restored_norm = state.get("restored_norm")
         self._restored_norm = None if restored_norm is None else float(restored_norm)
 
+    def level(self) -> float | None:
+        """Of the last losses; None before the first one."""
+        return median(list(self._losses)[-MARK_STEPS:]) if self._losses else None
+
     def _add_mark(self, norm: float) -> None:
         self._marks.append(Mark(norm, median(list(self._losses)[-MARK_STEPS:])))
         while not self._parole and len(self._marks) > (MOST_MARKS if self._waiting else MARKS):
@@ -309,5 +313,5 @@ class DivergenceDetector:
             value=now.level,
             limit=rule.threshold(before.level, now, competing=seen.competing),
             detail=f"it was {before.level:.3g} before the weights grew {growth:.3g}-fold",
-            questionable=not now.signed and now.level > HARDER * before.level > 0.0,
+            level_before=before.level if not now.signed and now.level > HARDER * before.level > 0.0 else None,
         )
