@@ -52,8 +52,8 @@ class NaNGuard(GuardShell, keras.callbacks.Callback):
         max_consecutive_skips: Dropped steps in a row after which the state is suspected: rollback.
         max_skip_fraction: Share of the last 100 steps that may be dropped before the guard gives up.
         max_rollbacks: Rollbacks without progress in between before the guard gives up.
-        lr_factor: Factor on the learning rate at a rollback; its powers 2, 4, 4 … at further ones without progress. Trials
-            from the restored state may find that more is needed; ``diagnose="never"`` makes none.
+        lr_factor: Factor on the learning rate at a rollback; its powers 2, 4, 4 … at further ones without progress.
+            Trials from the restored state may find that more is needed; ``diagnose="never"`` makes none.
         lr_recovery_steps: Clean steps over which the learning rate returns to its schedule; None: it stays reduced.
         snapshot_every_n_steps: Steps between in-memory snapshots.
         probation_steps: Clean steps that a snapshot must survive to count as known good.
