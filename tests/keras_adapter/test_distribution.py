@@ -123,7 +123,7 @@ def test_an_overflow_on_one_device_is_left_to_the_scaler():
 
 def test_a_rollback_reaches_both_devices():
     x, y = data(30)
-    y[20 * BATCH : 23 * BATCH] = 1e4
+    y[20 * BATCH : 23 * BATCH] = 1e30
     with two_devices():
         model, callback = compiled(without_dropout), guard(snapshot_every_n_steps=5, probation_steps=5)
         train(model, (x, y), callback)

@@ -115,7 +115,7 @@ def dropout() -> keras.Model:
 
 def test_after_a_rollback_no_number_of_the_failed_steps_is_drawn_again():
     model, callback = compiled(dropout), guard(snapshot_every_n_steps=5, probation_steps=5)
-    train(model, with_targets(data(30), [20, 21, 22], 1e4), callback)
+    train(model, with_targets(data(30), [20, 21, 22], 1e30), callback)
 
     assert callback.summary["skipped_steps"] == 3
     assert callback.summary["rollbacks"] == 1
