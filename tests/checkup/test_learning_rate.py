@@ -39,6 +39,14 @@ def test_a_rate_that_moves_nothing_is_too_low_if_a_larger_one_works():
     assert told(STANDING, STANDING, factors=(1.0, 1e3)) == []
 
 
+def test_a_rate_that_comes_down_from_a_loss_that_it_has_blown_up_itself_does_not_work():
+    blown_up = (5e17, 5e17, 1e17, 1e16, 1e16)
+    assert told(STANDING, blown_up, factors=(1.0, 1e3)) == []
+    assert told(STANDING, blown_up, FALLING, factors=(1.0, 1e3, 1e5)) == ["OPT602"]
+    facts = probe_rate({1.0: STANDING, **dict.fromkeys(HIGHER, blown_up)}.get, 0.1)
+    assert facts.factors == (1.0, *HIGHER)
+
+
 def test_the_remedy_names_the_rate_that_worked():
     (high,) = examine_rate(rate(RISING, RISING, FALLING))
     assert "about 0.001" in high.remedy

@@ -59,7 +59,7 @@ def probe_rate(
             break
         factors.append(factor)
         losses.append(tried)
-        if _falls(tried):
+        if _works(tried, losses[0]):
             break
     known = tuple(each for each in losses if each is not None)
     return RateFacts(learning_rate=learning_rate, factors=tuple(factors), losses=known, optimizer=optimizer)
@@ -70,7 +70,7 @@ def examine_rate(facts: RateFacts | None) -> Iterator[Notice]:
     if facts is None or not facts.losses or not math.isfinite(facts.losses[0][0]):
         return
     first = facts.losses[0]
-    good = [factor for factor, losses in zip(facts.factors, facts.losses, strict=True) if _falls(losses)]
+    good = [factor for factor, losses in zip(facts.factors, facts.losses, strict=True) if _works(losses, first)]
     if not good or facts.factors[0] in good:
         return
     rate, factor = facts.learning_rate, good[-1]
@@ -105,6 +105,14 @@ def _explodes(losses: Losses) -> bool:
 
 def _stands_still(losses: Losses) -> bool:
     return all(map(math.isfinite, losses)) and max(losses) - min(losses) <= STILL * abs(losses[0])
+
+
+def _works(tried: Losses, own: Losses) -> bool:
+    """Whether a rate brings the loss down, and below where the run's own rate began.
+
+    A step by hand may update before its last loss: with a rate that is too high its first loss is blown up already.
+    """
+    return _falls(tried) and not tried[-1] >= own[0]
 
 
 def _falls(losses: Losses) -> bool:

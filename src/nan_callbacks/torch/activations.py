@@ -17,6 +17,7 @@ from nan_callbacks.core.gates import GateObservation, taken_together
 from nan_callbacks.diagnosis.evidence import LayerEvidence
 from nan_callbacks.torch.activation_calls import BOUNDED, RECTIFIERS, FunctionMode, PatchedFunctions
 from nan_callbacks.torch.gates import GateWatch
+from nan_callbacks.torch.metric_calls import is_metric
 
 SATURATED_WITHIN = 0.01
 """Of the distance between the bounds; what :attr:`.LayerEvidence.saturated_share` says."""
@@ -135,7 +136,7 @@ class ActivationProbe:
             return
         if self._stack:
             self._stack.pop()
-        if id(module) in self._leaves and not type(module).__module__.startswith("torchmetrics"):
+        if id(module) in self._leaves and not is_metric(module):
             self._note(name or type(module).__name__, type(module).__name__, module, output)
 
     @torch.no_grad()

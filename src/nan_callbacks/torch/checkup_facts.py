@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ from nan_callbacks.torch.input_facts import inputs_of
 from nan_callbacks.torch.lab_batch import tensors_of
 from nan_callbacks.torch.layer_facts import layers_of
 from nan_callbacks.torch.loss_calls import losses_of
+from nan_callbacks.torch.metric_calls import told_only
 from nan_callbacks.torch.recorder import Call, Recorder
 from nan_callbacks.torch.replay.call_sites import source_line
 
@@ -64,7 +65,11 @@ def facts_of(look: FirstLook, module: nn.Module, more: Sequence[Any] = ()) -> St
         inputs=inputs_of(look.recorder, look.batch, rows),
         losses=losses_of(look.recorder, rows),
         layers=layers_of(look.recorder, module, look.gradients, look.loss),
-        hazards=tuple(each for each in hazards_of(look.recorder) if not (sound and each.kind == "unguarded_gradient")),
+        hazards=tuple(
+            hazard
+            for hazard in hazards_of(look.recorder, told_only(look.recorder, module, look.loss))
+            if not (sound and hazard.kind == "unguarded_gradient")
+        ),
         rows_read=max((len(values) for values in rows.values()), default=0),
     )
 
@@ -88,13 +93,20 @@ def _all_rows(batch: Any, more: Sequence[Any]) -> dict[int, Any]:
 # -- hazards ---------------------------------------------------------------------------------------------------------
 
 
-def hazards_of(recorder: Recorder) -> list[Hazard]:
-    """Recorded operations that are near the edge of their domain."""
+def hazards_of(recorder: Recorder, left_out: Collection[int] = ()) -> list[Hazard]:
+    """Recorded operations that are near the edge of their domain.
+
+    Args:
+        recorder: The recorded step.
+        left_out: ``id`` of the calls that are not looked at.
+    """
     found = []
     chosen = {
         id(made_by(recorder, tensor)) for call in recorder.calls if call.name == "where" for tensor in call.tensors
     }
     for call in recorder.calls:
+        if id(call) in left_out:
+            continue
         if "half" in call.facts:
             found.append(_half(call))
         if "wrapped" in call.facts and _becomes_a_number(recorder, call):
