@@ -28,6 +28,7 @@ from nan_callbacks.keras.model_parts import (
     seed_states,
     state_of,
 )
+from nan_callbacks.keras.plain_variables import plain_variables
 from nan_callbacks.keras.readings import COLUMNS, DRAWS, LR_SCALE, Layout, Reading, unpack
 from nan_callbacks.keras.replay_tensorflow import variables_kept
 from nan_callbacks.keras.snapshot import Snapshot, VariableGroups, variable_groups
@@ -97,7 +98,7 @@ class GuardedStep:
         if not is_idle(model):
             self._build_optimizer()
         self.interception = Interception(model, self.optimizers, "apply")
-        self.groups = variable_groups(model, self.optimizers)
+        self.groups = variable_groups(model, self.optimizers, plain_variables(model))
         self._weights = list(model.trainable_variables)
         self._names = [variable.path for variable in self._weights]
         self._norms, self._read_all = tf.function(self._variable_norms), tf.function(self._values)
@@ -242,7 +243,7 @@ class _Step:
         self.admitted: list[Any] = []
         self.ran: list[Any] = []
         model = owner.model
-        self.state = [*state_of(model), *model.metrics_variables]
+        self.state = [*state_of(model), *plain_variables(model), *model.metrics_variables]
         self.before = [tf.identity(variable.value) for variable in self.state]
         variances = running_variances(model)
         known = {id(variable): value for variable, value in zip(self.state, self.before, strict=True)}
