@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -28,9 +28,11 @@ from nan_callbacks.keras.model_parts import (
     seed_states,
     state_of,
 )
+from nan_callbacks.keras.plain_variables import plain_variables
 from nan_callbacks.keras.readings import COLUMNS, DRAWS, LR_SCALE, Layout, Reading, unpack
 from nan_callbacks.keras.replay_tensorflow import variables_kept
 from nan_callbacks.keras.snapshot import Snapshot, VariableGroups, variable_groups
+from nan_callbacks.keras.tensorflow_building import build_in_step
 
 OWN_STREAMS = re.compile(r"Random|TruncatedNormal|ParameterizedTruncatedNormal|Multinomial|StatefulRandom")
 """Beginnings of the names of operations that draw from streams of their own; Keras' own layers use stateless ones."""
@@ -91,13 +93,15 @@ class GuardedStep:
             self._build_optimizer()  # in time for what follows to find it built
         unbuilt = not model.built or any(not optimizer.built for optimizer in self.optimizers)
         if model._distribute_strategy is None:
-            # Of what was built already, a rollback leaves metrics alone that do not exist yet.
-            with nullcontext() if unbuilt else suppress(Exception):
+            try:
                 build(model, batch)
+            except Exception:  # of what was built already, a rollback leaves metrics alone that do not exist yet
+                if unbuilt:
+                    build_in_step(model, batch)
         if not is_idle(model):
             self._build_optimizer()
         self.interception = Interception(model, self.optimizers, "apply")
-        self.groups = variable_groups(model, self.optimizers)
+        self.groups = variable_groups(model, self.optimizers, plain_variables(model))
         self._weights = list(model.trainable_variables)
         self._names = [variable.path for variable in self._weights]
         self._norms, self._read_all = tf.function(self._variable_norms), tf.function(self._values)
@@ -242,7 +246,7 @@ class _Step:
         self.admitted: list[Any] = []
         self.ran: list[Any] = []
         model = owner.model
-        self.state = [*state_of(model), *model.metrics_variables]
+        self.state = [*state_of(model), *plain_variables(model), *model.metrics_variables]
         self.before = [tf.identity(variable.value) for variable in self.state]
         variances = running_variances(model)
         known = {id(variable): value for variable, value in zip(self.state, self.before, strict=True)}

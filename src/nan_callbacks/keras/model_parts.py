@@ -42,17 +42,22 @@ def has_stock_step(model: Any) -> bool:
 
 
 def state_of(model: Any) -> list[Any]:
-    """Non-trainable variables that a step may write: running statistics, seeds, and whatever custom code keeps.
+    """Variables that a step may write beside its updates: running statistics, seeds, and whatever custom code keeps.
 
-    Keras' own step never writes the variables of frozen layers, so that copies of a frozen backbone are spared.
+    Keras' own step never writes the variables of frozen layers, so that copies of a frozen backbone are spared. A
+    custom step may write weights by hand, those of an average that follows the others and those that it trains
+    (sharpness-aware minimisation climbs and comes back), which replicas of a distributed model may not.
     """
     frozen: set[int] = set()
+    by_hand: list[Any] = []
     if has_stock_step(model):
         for layer in model._flatten_layers(include_self=True, recursive=True):
             if not layer.trainable:
                 frozen.update(id(variable) for variable in layer.variables)
+    elif getattr(model, "_distribute_strategy", None) is None:
+        by_hand = model.trainable_variables
     own = [variable for variable in model.non_trainable_variables if id(variable) not in frozen]
-    return unique([*own, *recurrent_states(model), *global_seed()])
+    return unique([*own, *by_hand, *recurrent_states(model), *global_seed()])
 
 
 def recurrent_states(model: Any) -> list[Any]:

@@ -47,8 +47,8 @@ class VariableGroups:
         return [id(variable) not in left for variable in self.always] + [same_epoch] * len(self.metrics)
 
 
-def variable_groups(model: Any, optimizers: list[Any]) -> VariableGroups:
-    """Sort a model's variables.
+def variable_groups(model: Any, optimizers: list[Any], others: Sequence[Any] = ()) -> VariableGroups:
+    """Sort a model's variables, and others that a step may write.
 
     Learning rates that callbacks assign belong to neither group: ``LearningRateScheduler`` and ``ReduceLROnPlateau``
     move forward with the epochs.
@@ -56,5 +56,5 @@ def variable_groups(model: Any, optimizers: list[Any]) -> VariableGroups:
     metrics = unique(list(model.metrics_variables))
     left_out = learning_rate_variables(optimizers) | {id(variable) for variable in metrics}
     moments = [variable for optimizer in optimizers for variable in optimizer.variables]
-    everything = unique([*model.variables, *recurrent_states(model), *moments, *global_seed()])
+    everything = unique([*model.variables, *recurrent_states(model), *others, *moments, *global_seed()])
     return VariableGroups([variable for variable in everything if id(variable) not in left_out], metrics)
