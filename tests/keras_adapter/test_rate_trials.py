@@ -39,7 +39,7 @@ def test_one_rollback_finds_a_rate_that_trains(rate, tmp_path):
     guard, accuracy = fitted(rate, events_path=tmp_path / "events.jsonl")
     assert guard.summary["rollbacks"] == 1
     assert guard.summary["lr_scale"] < 0.05
-    assert accuracy > 0.85
+    assert accuracy > 0.8
     (cut,) = [event for event in read_events(tmp_path / "events.jsonl") if event["event"] == "reduce_lr"]
     assert cut["tried"]
     assert cut["lr_scale"] == guard.summary["lr_scale"]

@@ -45,7 +45,7 @@ def test_one_rollback_finds_a_rate_that_trains(tmp_path):
     guard, accuracy = fitted(lambda step: 1000 * RIGHT, events_path=tmp_path / "events.jsonl")
     assert guard.summary["rollbacks"] == 1
     assert 1000 * RIGHT * guard.summary["lr_scale"] < 40 * RIGHT
-    assert accuracy > 0.85
+    assert accuracy > 0.8
     (cut,) = [event for event in read_events(tmp_path / "events.jsonl") if event["event"] == "reduce_lr"]
     assert cut["tried"]
     assert cut["lr_scale"] == guard.summary["lr_scale"]
