@@ -131,7 +131,7 @@ def test_a_variable_of_tensorflows_own_is_put_back():
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="a variable of TensorFlow's own")
 def test_a_variable_of_tensorflows_own_goes_back_with_the_weights():
     x, y = data(30)
-    y[20 * BATCH : 23 * BATCH] = 1e5
+    y[20 * BATCH : 23 * BATCH] = 1e30
     model = compiled(Queue, metrics=None)
     callback = guard(max_rollbacks=0)
     train(model, (x, y), callback)

@@ -118,9 +118,7 @@ def test_windows_and_steps_by_hand(module, options):
 
 def test_after_a_rollback_no_number_of_the_failed_steps_is_drawn_again():
     batches = healthy_batches(16)
-    faulty = [
-        (x, y + 1e25) if index in (5, 6, 7) else (x, y) for index, (x, y) in enumerate(batches)
-    ]  # squares overflow
+    faulty = [(x, y + 1e25) if index in (5, 6, 7) else (x, y) for index, (x, y) in enumerate(batches)]
     run = fit(lambda: Noisy(unlucky=0.0), loader(faulty), guard=strict_guard(warmup_steps=4))
     drawn = run.module.drawn
 
