@@ -41,7 +41,7 @@ def changed_data(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     few = evidence.guilty_rows and 2 * len(evidence.guilty_rows) <= rows
     half = replace(goal.base, only_rows=tuple(range(0, rows, 2)))
     whole = Experiment(treatment=replace(goal.base, other_batch=True), controls=(goal.base, half))
-    experiments = (whole,)
+    experiments: tuple[Experiment, ...] = (whole,)
     if few:
         # The change of all samples is the cause of what a few of them make if it is gone without the change, or if the
         # others are far above the usual as well.
