@@ -144,6 +144,14 @@ def test_gradients_of_deep_networks_are_healthy(gradient):
     assert of_layers(*layers(4, 1.0, gradient)) == []
 
 
+def test_a_layer_in_front_of_zeros_that_learn_has_no_gradient_yet():
+    """Adapters of low rank: the second matrix of each begins at zero."""
+    pairs = [layer(at, weights_all_zero=at % 2 == 1, grad_out_std=float(at % 2)) for at in range(4)]
+    assert of_layers(*pairs, layer(4, is_output=True)) == []
+    still = [layer(at, weights_all_zero=at == 1, grad_out_std=float(at > 1)) for at in range(4)]
+    assert codes(*still, layer(4, is_output=True)) == ["GRAD202"]
+
+
 def test_frozen_layers_have_no_gradients_to_judge():
     frozen = [layer(at, trainable=False, grad_out_std=1e-30) for at in range(2)]
     assert of_layers(*frozen, layer(2), layer(3), layer(4, is_output=True)) == []

@@ -151,7 +151,8 @@ def _idle(code: str, shares: Sequence[tuple[LayerFacts, float]], limit: float, t
 
 
 def _gradients(hidden: Sequence[LayerFacts], outputs: Sequence[LayerFacts]) -> Iterator[Notice]:
-    known = [layer for layer in hidden if layer.grad_out_std is not None and layer.trainable]
+    trained = [layer for layer in hidden if layer.grad_out_std is not None and layer.trainable]
+    known = [layer for layer, after in zip(trained, [*trained, None][1:], strict=True) if not _waits(layer, after)]
     if len(known) < 2 or not known[-1].grad_out_std:
         return
     first, last = known[0], known[-1]
@@ -168,6 +169,14 @@ def _gradients(hidden: Sequence[LayerFacts], outputs: Sequence[LayerFacts]) -> I
             "GRAD203", "at_start", WARNING, first.name,
             f"The gradient at {first.name} is {ratio:.2g} times that at {last.name}, {len(known)} layers further on.",
         )  # fmt: skip
+
+
+def _waits(layer: LayerFacts, after: LayerFacts | None) -> bool:
+    """Whether a layer has no gradient until the first update of the one behind it, which is nothing but zeros.
+
+    So adapters of low rank begin (Hu et al. 2021, "LoRA", section 4.1).
+    """
+    return not layer.grad_out_std and after is not None and after.weights_all_zero and bool(after.grad_out_std)
 
 
 def _grew(last: LayerFacts, first: LayerFacts) -> bool:

@@ -59,8 +59,9 @@ def _part(failed: NamedArray, recent: list[NDArray[Any]], role: Role) -> BatchPa
     past = [values for values in recent if values.size and values.dtype.kind in "fiub"]
     sampled = _sample(failed.values)
     remembered = [_sample(values, MOST_VALUES // len(past)) for values in past]
+    former = remembered[: len(remembered) // 2]
     finite = sampled[np.isfinite(sampled)]
-    known = np.concatenate([values[np.isfinite(values)] for values in remembered]) if remembered else np.empty(0)
+    known = _finite(remembered)
     worst, ratio = outlying_rows(failed.values, remembered)
     farthest, far = outlying_rows(failed.values, remembered, centred=True) if remembered else ((), 1.0)
     return BatchPart(
@@ -71,6 +72,7 @@ def _part(failed: NamedArray, recent: list[NDArray[Any]], role: Role) -> BatchPa
         std=_std(finite),
         recent_mean=_mean(known),
         recent_std=_std(known),
+        former_std=_std(_finite(former)),
         non_finite_rows=_non_finite_rows(failed.values, past),
         outlier_rows=worst,
         outlier_ratio=ratio,
@@ -78,8 +80,13 @@ def _part(failed: NamedArray, recent: list[NDArray[Any]], role: Role) -> BatchPa
         far_ratio=far,
         feature_std_ratio=_feature_std_ratio(remembered or [sampled]),
         moved_share=moved_share(sampled, remembered),
+        moved_lately=moved_share(sampled, former),
         is_integral=bool(finite.size) and bool(np.all(finite == np.rint(finite))),
     )
+
+
+def _finite(batches: list[Numbers]) -> Numbers:
+    return np.concatenate([values[np.isfinite(values)] for values in batches]) if batches else np.empty(0)
 
 
 def _sample(values: NDArray[Any], most: int = MOST_VALUES) -> Numbers:

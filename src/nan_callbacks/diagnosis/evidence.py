@@ -35,6 +35,8 @@ class BatchPart:
     std: float | None = None
     recent_mean: float | None = None
     recent_std: float | None = None
+    former_std: float | None = None
+    """Of the older half of the recent batches."""
     non_finite_rows: tuple[int, ...] = ()
     outlier_rows: tuple[int, ...] = ()
     """Rows whose largest magnitude is more than 10 times that of any recent row (or, without recent batches, of the
@@ -50,6 +52,8 @@ class BatchPart:
     moved_share: float = 0.0
     """Largest share of the rows that lie outside of all that recent batches held in one and the same respect: a
     feature, or the mean, the spread or the largest magnitude of a row. 0 without recent batches, or of under 4 rows."""
+    moved_lately: float = 0.0
+    """The same beside the older half of the recent batches: a change that some batches have passed with already."""
     is_integral: bool = False
     """Whether all finite values are whole numbers: class indices, token ids, counts."""
 
@@ -107,6 +111,9 @@ class History:
     """Largest of the parameter groups."""
     from_start: bool = False
     """Whether the first step of the run is among them."""
+    reached: int = 0
+    """Most accepted steps that the run has had, up to 256: those that a rollback undid are among them, and not in the
+    series."""
     incidents: int = 0
     """Before this one."""
     skipped: int = 0

@@ -26,6 +26,7 @@ class HistoryRecorder:
         self._incidents = 0
         self._skipped = 0
         self._rollbacks = 0
+        self._reached = 0
 
     def observe(self, seen: StepObservation, *, incident: bool = False) -> None:
         """Take in one step, before or after its incident was diagnosed.
@@ -44,6 +45,7 @@ class HistoryRecorder:
         norm = seen.grad_norm if seen.grad_norm_is_finite else None
         rate = max(seen.learning_rates, default=None)
         self._rows.append((seen.step, loss, norm, seen.param_norm, rate))
+        self._reached = max(self._reached, len(self._rows))
 
     def rolled_back(self, restored_step: int) -> None:
         """Forget the steps that a rollback undid.
@@ -67,6 +69,7 @@ class HistoryRecorder:
             param_norms=weights,
             learning_rates=rates,
             from_start=bool(self._rows) and self._rows[0][0] == 0,
+            reached=self._reached,
             incidents=self._incidents,
             skipped=self._skipped,
             rollbacks=self._rollbacks,
@@ -79,6 +82,7 @@ class HistoryRecorder:
             "incidents": self._incidents,
             "skipped": self._skipped,
             "rollbacks": self._rollbacks,
+            "reached": self._reached,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -87,6 +91,7 @@ class HistoryRecorder:
         self._incidents = int(state["incidents"])
         self._skipped = int(state["skipped"])
         self._rollbacks = int(state["rollbacks"])
+        self._reached = int(state.get("reached", len(self._rows)))
 
 
 def _row(values: list[Any]) -> _Row:

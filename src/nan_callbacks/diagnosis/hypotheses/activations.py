@@ -11,7 +11,7 @@ from nan_callbacks.diagnosis.evidence import Evidence, LayerEvidence
 from nan_callbacks.diagnosis.experiments import Experiment, Requirement, ends_lower, fresh_run
 from nan_callbacks.diagnosis.goal import Goal, Kind, Measured, is_calm, is_finite, peaks, stands_still, tail
 from nan_callbacks.diagnosis.hypotheses.gradients import vanishing
-from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis, batch_rows, how_early, is_early
+from nan_callbacks.diagnosis.hypotheses.hypothesis import EARLY, Hypothesis, batch_rows, how_early, is_early, reached
 from nan_callbacks.diagnosis.hypotheses.numerics import code_of_origin
 from nan_callbacks.diagnosis.lab import Start, Variation
 from nan_callbacks.diagnosis.origin import OriginKind
@@ -34,7 +34,9 @@ THROWN = 1.5
 def bad_initialisation(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     """ACT304: the weights began on a scale on which signals explode or die on their way through the layers."""
     odd = _odd_layers(evidence) if not _were_thrown(evidence) else []
-    early = is_early(evidence)
+    if goal.kind is not Kind.STALL:
+        odd = [layer for layer in odd if layer.weight_scale]  # zeros block a signal, and make none explode
+    early = is_early(evidence) and (bool(odd) or reached(evidence) < EARLY)
     if not (odd or early) or (not early and goal.kind is not Kind.STALL):
         return None
     if goal.kind in (Kind.SPIKE, Kind.DIVERGENCE) and not odd:
@@ -42,7 +44,7 @@ def bad_initialisation(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     origin = evidence.replay.origin if evidence.replay else None
     if not odd and origin is not None and origin.kind is OriginKind.PARAMETERS:
         return None  # broken by an update
-    if not odd and len(evidence.history.losses) > FEW_STEPS:
+    if not odd and reached(evidence) > FEW_STEPS:
         return None  # it has gone well for as long as a trial from fresh weights would
     traced = origin is not None and origin.kind is OriginKind.OPERATION
     if not odd and (goal.kind is Kind.STALL or (traced and origin is not None and code_of_origin(origin) != "NAN110")):
@@ -71,10 +73,13 @@ def _is_blocked(odd: Sequence[LayerEvidence]) -> bool:
 def blocked_by_zeros(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     """ACT305: two matrices of zeros in one product: the gradient of each is the other times something."""
     zeros, norms = evidence.zero_weights, evidence.history.grad_norms[-16:]
-    if goal.kind is not Kind.STALL or len(zeros) < 2 or not norms or max(norms) > 0.0:
+    # One matrix may be all that weights of several layers are made of: then what they return is zero as well.
+    mute = any(layer.dead_share == 1.0 for layer in evidence.layers)
+    blocked = len(zeros) > 1 or (len(zeros) == 1 and mute)
+    if goal.kind is not Kind.STALL or not blocked or not norms or max(norms) > 0.0:
         return None
     named = ", ".join(zeros[:3]) + (f" and {len(zeros) - 3} more" if len(zeros) > 3 else "")
-    because = (f"{named} are nothing but zeros", "every gradient is exactly 0")
+    because = (f"{named} {'is' if len(zeros) == 1 else 'are'} nothing but zeros", "every gradient is exactly 0")
     return Hypothesis(code="ACT305", score=0.7, because=because, experiments=_afresh(goal, evidence), observed=True)
 
 

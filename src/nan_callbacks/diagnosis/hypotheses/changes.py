@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from nan_callbacks.core.sentences import number
 from nan_callbacks.core.statistics import median
 from nan_callbacks.diagnosis.evidence import BatchPart, Evidence, Role
-from nan_callbacks.diagnosis.experiments import Experiment, inflated
+from nan_callbacks.diagnosis.experiments import Experiment, inflated, instead
 from nan_callbacks.diagnosis.goal import Goal, Kind, Measured
 from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis, batch_rows, is_early
 from nan_callbacks.diagnosis.lab import Start, Variation
@@ -19,20 +20,43 @@ MOVED = 0.5
 """Share of a batch's rows outside of all that came before from which the batch as a whole has moved: the majority."""
 
 
+RESCALED = 2.0
+"""Factor on the spread of the inputs from which they are on another scale: bringing them back is worth a trial."""
+
+
+def has_moved(part: BatchPart) -> bool:
+    """Whether most rows lie outside of what recent batches held, or held until lately."""
+    return max(part.moved_share, part.moved_lately) > MOVED
+
+
 def changed_data(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     """DATA512: most samples of a batch lie outside of everything before them, and any half of them fails."""
-    moved = [part for part in evidence.batch if part.moved_share > MOVED and part.role is not Role.WEIGHT]
+    moved = [part for part in evidence.batch if has_moved(part) and part.role is not Role.WEIGHT]
     rows = batch_rows(evidence)
     if goal.kind is Kind.NON_FINITE:  # an edge is met by ordinary numbers too; what overflows is large
         moved = [part for part in moved if len(part.outlier_rows) > MOVED * rows]
-    few = evidence.guilty_rows and 2 * len(evidence.guilty_rows) <= rows
     failing = goal.kind in (Kind.SPIKE, Kind.NON_FINITE)
-    if not failing or not moved or few or goal.base.start is not Start.PRESENT:
+    if not failing or not moved or goal.base.start is not Start.PRESENT:
         return None
+    few = evidence.guilty_rows and 2 * len(evidence.guilty_rows) <= rows
     half = replace(goal.base, only_rows=tuple(range(0, rows, 2)))
-    experiment = Experiment(treatment=replace(goal.base, other_batch=True), controls=(goal.base, half))
+    whole = Experiment(treatment=replace(goal.base, other_batch=True), controls=(goal.base, half))
+    experiments: tuple[Experiment, ...] = (whole,)
+    if few:
+        # The change of all samples is the cause of what a few of them make if it is gone without the change, or if the
+        # others are far above the usual as well.
+        others = replace(goal.base, without_rows=evidence.guilty_rows)
+        experiments = (*_scaled_back(moved, goal), replace(whole, controls=(goal.base, others), judge=goal.is_up))
     because = tuple(_how(part) for part in moved)
-    return Hypothesis(code="DATA512", score=0.755, because=because, experiments=(experiment,), needs_proof=True)
+    return Hypothesis(code="DATA512", score=0.755, because=because, experiments=experiments, needs_proof=True)
+
+
+def _scaled_back(moved: Sequence[BatchPart], goal: Goal) -> tuple[Experiment, ...]:
+    """The failed batch with its inputs on the scale that they had before."""
+    inputs = [part for part in moved if part.role is not Role.TARGET and part.std and part.former_std]
+    factors = [part.former_std / part.std for part in inputs if part.former_std and part.std]
+    scales = [factor for factor in factors if not 1.0 / RESCALED <= factor <= RESCALED]
+    return tuple(instead(goal, input_scale=scale) for scale in scales[:1])
 
 
 def changed_loss(evidence: Evidence, goal: Goal) -> Hypothesis | None:
@@ -93,9 +117,10 @@ def _with_another_batch(goal: Goal) -> tuple[Variation, Variation]:
 
 
 def _how(part: BatchPart) -> str:
-    share = number(100 * part.moved_share)
+    share = number(100 * max(part.moved_share, part.moved_lately))
     name = part.failed.name or part.role.value
-    outside = f"{share} % of the samples of {name} lie outside of anything in the recent batches"
+    until = "in the recent batches" if part.moved_share > MOVED else "in the batches before it but for the last few"
+    outside = f"{share} % of the samples of {name} lie outside of anything {until}"
     if part.mean is None or part.recent_mean is None:
         return outside
     now = f"mean {number(part.mean)} and standard deviation {number(part.std)}"

@@ -43,14 +43,22 @@ EARLY = 20
 
 
 def is_early(evidence: Evidence) -> bool:
-    """Whether the run had hardly begun."""
+    """Whether the weights are those of the first steps: the run had hardly begun, or has gone back to there."""
     return max(len(evidence.history.losses), len(evidence.history.grad_norms)) < EARLY
 
 
+def reached(evidence: Evidence) -> int:
+    """Accepted steps that the run has had from its first weights, at most 256: what a rollback undid had gone well."""
+    return max(evidence.history.reached, len(evidence.history.losses), len(evidence.history.grad_norms))
+
+
 def how_early(evidence: Evidence) -> str:
-    """In words, for a run that had hardly begun."""
+    """In words, for weights of the first steps."""
     made = len(evidence.history.losses)
-    return f"the run failed after {made} step{'' if made == 1 else 's'}" if made else "the first step failed"
+    steps = f"{made} step{'' if made == 1 else 's'}"
+    if reached(evidence) > made and evidence.history.rollbacks:
+        return f"it failed {steps} after the start to which it had gone back, and had passed {reached(evidence)} before"
+    return f"the run failed after {steps}" if made else "the first step failed"
 
 
 def batch_rows(evidence: Evidence) -> int:

@@ -15,6 +15,7 @@ from nan_callbacks.diagnosis.evidence import BatchPart, Evidence, Role
 from nan_callbacks.diagnosis.experiments import Requirement, another_batch, instead, without_rows
 from nan_callbacks.diagnosis.goal import Goal, Kind, Measured
 from nan_callbacks.diagnosis.hypotheses.activations import MOSTLY
+from nan_callbacks.diagnosis.hypotheses.changes import has_moved
 from nan_callbacks.diagnosis.hypotheses.data import accusation_of_rows
 from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis, batch_rows
 from nan_callbacks.diagnosis.hypotheses.losses import has_no_alignment
@@ -109,7 +110,9 @@ def _picks_rows(origin: Origin) -> bool:
 def wrong_labels(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     """DATA504: targets far outside of their usual range, or labels that contradict otherwise ordinary samples."""
     far_off = accusation_of_rows("DATA504", 0.91, _targets(evidence), evidence, goal)
-    inputs_far_off = any(part.outlier_rows for part in evidence.batch if part.role is not Role.TARGET)
+    inputs_far_off = _inputs_are_unusual(evidence)
+    if far_off is not None and any(has_moved(part) for part in _targets(evidence)):
+        return None  # not some of the labels, but all of them: data of another kind
     if far_off is not None:
         # Where the inputs of the same samples are outliers too, the sample as a whole is wrong.
         score = 0.89 if inputs_far_off else far_off.score
@@ -206,9 +209,10 @@ def shifted_labels(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     """DATA504: the labels of a whole batch contradict its samples: shifted, shuffled, of another list of classes."""
     labels = [part for part in _targets(evidence) if part.is_integral]
     losses = evidence.history.losses
-    inputs_far_off = any(part.outlier_rows for part in evidence.batch if part.role is not Role.TARGET)
     few = evidence.guilty_rows and 2 * len(evidence.guilty_rows) <= batch_rows(evidence)
-    if goal.kind is not Kind.SPIKE or not labels or inputs_far_off or few or not losses:
+    if goal.kind is not Kind.SPIKE or not labels or few or not losses or not evidence.classifies:
+        return None
+    if _inputs_are_unusual(evidence):
         return None
     usual = median(losses[-64:])
     because = (
@@ -244,6 +248,12 @@ def _guess(evidence: Evidence) -> float:
     """Loss of a guess among as many classes as the labels show, in nats."""
     known = (part.recent or part.failed for part in _targets(evidence) if part.is_integral)
     return math.log(2.0 + max((max(each.maximum or 0.0, 0.0) for each in known), default=0.0))
+
+
+def _inputs_are_unusual(evidence: Evidence) -> bool:
+    """Whether inputs, and not labels alone, differ from those before: then a model contradicts the right labels too."""
+    inputs = [part for part in evidence.batch if part.role is not Role.TARGET]
+    return any(part.outlier_rows or has_moved(part) for part in inputs)
 
 
 def _targets(evidence: Evidence) -> list[BatchPart]:
