@@ -121,6 +121,9 @@ class Evidence:
     findings: tuple[Finding, ...] = ()
     replay: ReplayResult | None = None
     batch: tuple[BatchPart, ...] = ()
+    rows: int | None = None
+    """Samples of the failed batch; None: as many as its first part has rows. Parts of another length are not made of
+    samples: points in time, such as a solver is asked for, come first in some."""
     guilty_rows: tuple[int, ...] = ()
     """Rows without which the step is finite (bisection), in ascending order; empty if no few rows are to blame."""
     history: History = field(default_factory=History)
@@ -128,6 +131,8 @@ class Evidence:
     """In the order of the forward pass."""
     trains_nothing: bool = False
     """Whether no update reaches any parameter of the model: each is frozen, cut off, or held by no optimizer."""
+    all_frozen: bool = False
+    """Whether no parameter of the model is meant to be trained."""
     framework: str = ""
     """``lightning`` or ``keras``: in whose words remedies are given."""
     backend: str = ""
