@@ -107,6 +107,8 @@ class History:
     """Largest of the parameter groups."""
     from_start: bool = False
     """Whether the first step of the run is among them."""
+    is_complete: bool = False
+    """Whether a guard has watched the fit from its beginning: if nothing is recorded, nothing was trained."""
     incidents: int = 0
     """Before this one."""
     skipped: int = 0

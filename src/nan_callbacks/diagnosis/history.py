@@ -67,6 +67,7 @@ class HistoryRecorder:
             param_norms=weights,
             learning_rates=rates,
             from_start=bool(self._rows) and self._rows[0][0] == 0,
+            is_complete=True,
             incidents=self._incidents,
             skipped=self._skipped,
             rollbacks=self._rollbacks,

@@ -1,4 +1,4 @@
-"""Errors that say themselves what is wrong: no rate, batch or precision would turn them off, so nothing is tried."""
+"""Failures that say themselves what is wrong: no rate, batch or precision would turn them off, so nothing is tried."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PROGRAM_ERRORS = frozenset({
 })  # fmt: skip
 """Errors of a program and not of its numbers."""
 
-_NO_GRADIENT = re.compile(r"does not require grad and does not have a grad_fn|does not require grad\b", re.IGNORECASE)
+_NO_GRADIENT = re.compile(r"does not require grad\b")
 """What torch says if a loss is to be differentiated that depends on no parameter."""
 
 _OVERWRITTEN = re.compile(
@@ -26,7 +26,7 @@ _OVERWRITTEN = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class Certainty:
-    """A cause that an error leaves no doubt about."""
+    """A cause that leaves no doubt."""
 
     code: str
     because: tuple[str, ...]
@@ -35,8 +35,12 @@ class Certainty:
 
 
 def told_at_once(evidence: Evidence) -> Certainty | None:
-    """The cause that the error of the step names itself; None if it has to be looked for."""
+    """The cause that the failure names itself; None if it has to be looked for."""
     origin = evidence.replay.origin if evidence.replay else None
+    if _nothing_was_trained(evidence):
+        name = _broken_before(evidence, origin)
+        if name:
+            return _from_outside(name)
     if origin is None or origin.kind is not OriginKind.EXCEPTION:
         return None
     if _NO_GRADIENT.search(origin.detail):
@@ -47,6 +51,33 @@ def told_at_once(evidence: Evidence) -> Certainty | None:
             "differentiated twice anew. `torch.autograd.set_detect_anomaly(True)` names the forward operation.",
         )
     return _of_the_program("Correct the line that is named.") if _is_of_the_program(origin) else None
+
+
+def _nothing_was_trained(evidence: Evidence) -> bool:
+    """Whether the fit has not made a single update, so that nothing of it has written the weights."""
+    history = evidence.history
+    applied = history.losses or history.grad_norms or history.learning_rates or history.incidents > history.skipped
+    return history.is_complete and not applied and not history.rollbacks and evidence.seen.step == 0
+
+
+def _broken_before(evidence: Evidence, origin: Origin | None) -> str:
+    """The name of a parameter that was non-finite before the step; a mask may hold -Inf."""
+    if origin is None:
+        return evidence.seen.non_finite_names[0] if evidence.seen.non_finite_parameters else ""
+    result = origin.result
+    broken = result is not None and bool(result.nan or result.positive_inf)
+    return origin.operation if origin.kind is OriginKind.PARAMETERS and broken else ""
+
+
+def _from_outside(name: str) -> Certainty:
+    because = (
+        f"{name} was non-finite before the first step of this fit: no batch can succeed, and no rollback can heal it",
+    )
+    remedy = (
+        f"Look at where {name} comes from: a loaded file, a hand-written initialisation, a model trained without a guard. "
+        "Load weights that are finite, or draw that layer anew."
+    )
+    return Certainty(code="NAN103", because=because, remedies=(remedy,))
 
 
 def _is_of_the_program(origin: Origin) -> bool:

@@ -91,6 +91,7 @@ class _Names:
 
     def in_keras(self, origin: Origin) -> Origin:
         """An origin with its parts, layers and variables named as on the other backends."""
+        origin = _without_path_of_module(origin)
         place = self._place(origin)
         operation = self._parts.get(origin.operation, origin.operation)
         late = self._in_optimizer and origin.kind is OriginKind.OPERATION
@@ -117,6 +118,14 @@ class _Names:
 
     def _named(self, summary: TensorSummary) -> TensorSummary:
         return replace(summary, name=self._parts.get(summary.name, summary.name))
+
+
+def _without_path_of_module(origin: Origin) -> Origin:
+    """A variable that is not trained under the path by which Keras knows it, not that of the module that holds it."""
+    path = origin.operation.partition("._torch_params.")[2]
+    if origin.kind is not OriginKind.PARAMETERS or not path:
+        return origin
+    return replace(origin, operation=path, detail=origin.detail.replace(origin.operation, path))
 
 
 def _layers_by_path(model: Any) -> dict[str, Any]:
