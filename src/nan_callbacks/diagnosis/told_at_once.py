@@ -47,8 +47,8 @@ def told_at_once(evidence: Evidence) -> Certainty | None:
         return _without_gradient(evidence)
     if _OVERWRITTEN.search(origin.detail):
         return _of_the_program(
-            "Make a new tensor instead (`x = x + 1` for `x += 1`, `relu` for `relu_` and `inplace=True`), and compute what is "
-            "differentiated twice anew. `torch.autograd.set_detect_anomaly(True)` names the forward operation.",
+            "Make a new tensor instead (`x = x + 1` for `x += 1`, `relu` for `relu_` and `inplace=True`), and compute "
+            "what is differentiated twice anew. `torch.autograd.set_detect_anomaly(True)` names the forward operation.",
         )
     return _of_the_program("Correct the line that is named.") if _is_of_the_program(origin) else None
 
@@ -74,8 +74,8 @@ def _from_outside(name: str) -> Certainty:
         f"{name} was non-finite before the first step of this fit: no batch can succeed, and no rollback can heal it",
     )
     remedy = (
-        f"Look at where {name} comes from: a loaded file, a hand-written initialisation, a model trained without a guard. "
-        "Load weights that are finite, or draw that layer anew."
+        f"Look at where {name} comes from: a loaded file, a hand-written initialisation, a model trained "
+        "without a guard. Load weights that are finite, or draw that layer anew."
     )
     return Certainty(code="NAN103", because=because, remedies=(remedy,))
 
@@ -91,7 +91,7 @@ def _of_the_program(remedy: str) -> Certainty:
 
 def _without_gradient(evidence: Evidence) -> Certainty:
     if evidence.all_frozen:
-        why = "every parameter of the model is frozen (`requires_grad` is False), so there is nothing to differentiate for"
+        why = "every parameter of the model is frozen (`requires_grad` is False): there is nothing to differentiate for"
         return Certainty(code="OPT608", because=(why,))
     why = "parameters are to be trained, but the loss depends on none of them in a way that can be differentiated"
     how = "`detach()`, `.data`, `.item()`, numpy, `torch.no_grad`, `argmax` or a comparison cut it off"

@@ -119,8 +119,8 @@ def examine_exception(session: GuardSession, error: BaseException | None) -> Non
 
     Args:
         session: Of the fit that the error ends.
-        error: The error, if it came out of the training step. The guard's own, and what is no error but an interruption,
-            are left alone.
+        error: The error, if it came out of the training step. The guard's own, and what is no error but an
+            interruption, are left alone.
     """
     if not isinstance(error, Exception) or isinstance(error, NaNCallbacksError):
         return

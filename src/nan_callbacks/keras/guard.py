@@ -245,7 +245,7 @@ class NaNGuard(GuardShell, keras.callbacks.Callback):
         if session is None:
             return False
         if not readings:
-            say_unguarded()
+            say_unguarded(self._model)
             self.step_aside()
             return False
         if self._monitor.step == 0 and all(reading.loss is None for reading in readings):

@@ -46,6 +46,8 @@ def nothing_allowed(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     origin = evidence.replay.origin if evidence.replay else None
     if goal.kind is not Kind.NON_FINITE or origin is None or not _masks(origin):
         return None
+    if evidence.classifies:  # a label may point at what is masked, in a row that is not masked altogether
+        return None
     whose = f" (those of {describe_rows(evidence.guilty_rows)})" if evidence.guilty_rows else ""
     because = (
         f"{origin.operation} wrote -Inf over finite values, as a mask, and it reached the loss: a maximum or a choice "
