@@ -196,6 +196,26 @@ if BACKEND == "torch":  # whose cross-entropy raises at a probability that is Na
             train(compiled(frozen), data(2), explaining())
 
 
+def test_a_teacher_that_was_broken_from_the_start_is_named_at_once():
+    model = compiled(with_a_broken_teacher, metrics=[])
+    callback = explaining(max_rollbacks=0)
+    train(model, data(4), callback)
+    diagnosis = callback.incidents[0].diagnosis
+    assert (diagnosis.cause.code, diagnosis.origin.operation) == ("NAN103", "teacher/kernel")
+    assert "_torch_params" not in diagnosis.describe()
+    assert diagnosis.trials == ()
+
+
+def with_a_broken_teacher():
+    layers = keras.layers
+    inputs, teacher = layers.Input((4,)), layers.Dense(1, name="teacher", trainable=False)
+    model = keras.Model(inputs, layers.Add()([layers.Dense(1)(inputs), teacher(inputs)]))
+    kernel, bias = teacher.get_weights()
+    kernel[1] = np.nan
+    teacher.set_weights([kernel, bias])
+    return model
+
+
 def binary_classifier():
     layers = keras.layers
     return keras.Sequential([layers.Input((4,)), layers.Dense(1, "sigmoid")])

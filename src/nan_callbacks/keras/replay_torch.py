@@ -117,13 +117,17 @@ class _Names:
         return self._layers.get(name)
 
     def _named(self, summary: TensorSummary) -> TensorSummary:
-        return replace(summary, name=self._parts.get(summary.name, summary.name))
+        return replace(summary, name=self._parts.get(summary.name) or _path_of_variable(summary.name))
+
+
+def _path_of_variable(name: str) -> str:
+    """The path by which Keras knows a variable that is not trained, without that of the module which holds it."""
+    return name.partition("._torch_params.")[2] or name
 
 
 def _without_path_of_module(origin: Origin) -> Origin:
-    """A variable that is not trained under the path by which Keras knows it, not that of the module that holds it."""
-    path = origin.operation.partition("._torch_params.")[2]
-    if origin.kind is not OriginKind.PARAMETERS or not path:
+    path = _path_of_variable(origin.operation)
+    if origin.kind is not OriginKind.PARAMETERS or path == origin.operation:
         return origin
     return replace(origin, operation=path, detail=origin.detail.replace(origin.operation, path))
 
