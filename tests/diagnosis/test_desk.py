@@ -187,6 +187,23 @@ def test_an_error_is_an_incident_only_if_the_step_raises_again():
     assert [incident.code for incident in office.desk.incidents] == ["ENV703"]
 
 
+def test_an_error_that_a_nan_led_to_is_an_incident_and_a_nan_without_an_error_is_none():
+    nan = Origin(kind=OriginKind.BATCH, operation="batch[0]")
+
+    class LedTo(FakeCase):
+        def replay(self, seconds):
+            error = Origin(kind=OriginKind.EXCEPTION, operation="ValueError")
+            return ReplayResult(origin=nan, others=(error,), reproduced=True)
+
+    class OnlyNaN(FakeCase):
+        def replay(self, seconds):
+            return ReplayResult(origin=nan, reproduced=True)
+
+    office = Office()
+    assert office.desk.take_in_exception(event(4, "ENV703"), OnlyNaN) is None
+    assert office.desk.take_in_exception(event(4, "ENV703"), LedTo).code == "ENV703"
+
+
 def test_an_error_of_ours_while_looking_into_one_of_the_users_is_reported(caplog):
     office = Office(strict=False)
     assert office.desk.take_in_exception(event(4, "ENV703"), BrokenCase) is None

@@ -179,6 +179,54 @@ if BACKEND != "jax":  # which answers an index out of range with zeros, so that 
         assert (incident.diagnosis.cause.code, incident.diagnosis.guilty_rows) == ("DATA505", (5,))
 
 
+if BACKEND == "torch":  # whose cross-entropy raises at a probability that is NaN
+
+    def test_a_nan_that_makes_the_step_raise_is_named_as_the_cause():
+        model = compiled(binary_classifier, loss="binary_crossentropy", metrics=[])
+        x, y = with_fault(data(6), [3])
+        callback = explaining()
+        with pytest.raises(RuntimeError, match="between 0 and 1"):
+            train(model, (x, (y > 0).astype("float32")), callback)
+        (incident,) = callback.incidents
+        assert (incident.code, incident.step) == ("ENV703", 3)
+        assert (incident.diagnosis.cause.code, incident.diagnosis.guilty_rows) == ("DATA501", (1,))
+
+    def test_a_model_that_is_frozen_as_a_whole_is_not_called_a_strange_step():
+        with pytest.warns(UserWarning, match="no weight of this model is trained"):
+            train(compiled(frozen), data(2), explaining())
+
+
+def test_a_teacher_that_was_broken_from_the_start_is_named_at_once():
+    model = compiled(with_a_broken_teacher, metrics=[])
+    callback = explaining(max_rollbacks=0)
+    train(model, data(4), callback)
+    diagnosis = callback.incidents[0].diagnosis
+    assert (diagnosis.cause.code, diagnosis.origin.operation) == ("NAN103", "teacher/kernel")
+    assert "_torch_params" not in diagnosis.describe()
+    assert diagnosis.trials == ()
+
+
+def with_a_broken_teacher():
+    layers = keras.layers
+    inputs, teacher = layers.Input((4,)), layers.Dense(1, name="teacher", trainable=False)
+    model = keras.Model(inputs, layers.Add()([layers.Dense(1)(inputs), teacher(inputs)]))
+    kernel, bias = teacher.get_weights()
+    kernel[1] = np.nan
+    teacher.set_weights([kernel, bias])
+    return model
+
+
+def binary_classifier():
+    layers = keras.layers
+    return keras.Sequential([layers.Input((4,)), layers.Dense(1, "sigmoid")])
+
+
+def frozen():
+    model = binary_classifier()
+    model.trainable = False
+    return model
+
+
 def test_a_saved_step_is_examined_again(tmp_path, capsys):
     train(compiled(), with_fault(data(), [3]), explaining(save_batch=tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["step_000003"]

@@ -20,7 +20,7 @@ from nan_callbacks.core.stall import StallWatch
 from nan_callbacks.diagnosis.diagnose import Budget
 from nan_callbacks.diagnosis.diagnosis import Confidence, Diagnosis
 from nan_callbacks.diagnosis.incident import Incident
-from nan_callbacks.diagnosis.origin import OriginKind, ReplayResult
+from nan_callbacks.diagnosis.origin import ReplayResult
 from nan_callbacks.errors import ConfigurationError
 
 LOGGER = logging.getLogger("nan_callbacks")
@@ -248,7 +248,7 @@ class Desk:
 
     def _incident_of(self, event: Event, case: Case) -> Incident | None:
         replay = case.replay(min(ONE_DIAGNOSIS.seconds, self.seconds_left))
-        if replay.origin is None or replay.origin.kind is not OriginKind.EXCEPTION:
+        if replay.error is None:  # it is another callback's, a logger's, the data loader's
             return None
         self._journal.record([event])
         self._counts[str(event["code"])] += 1

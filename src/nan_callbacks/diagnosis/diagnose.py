@@ -16,19 +16,14 @@ from nan_callbacks.diagnosis.hypotheses import Hypothesis, hypothesise
 from nan_callbacks.diagnosis.hypotheses.gradients import RECENT_NORMS
 from nan_callbacks.diagnosis.hypotheses.idle import is_idle
 from nan_callbacks.diagnosis.lab import Lab
-from nan_callbacks.diagnosis.origin import OriginKind
 from nan_callbacks.diagnosis.reproduction import Reproduction, is_unasked, reproduce, standstill
+from nan_callbacks.diagnosis.told_at_once import told_at_once
 
 CONVINCING = 0.7
 """Scores above this stand for measured evidence against one cause; up to it, for circumstances that fit several."""
 
 UNFOUNDED = 0.3
 """Scores up to this stand for a cause that is tried in case, though nothing speaks for it; named only if confirmed."""
-
-PROGRAM_ERRORS = frozenset({
-    "TypeError", "AttributeError", "NameError", "UnboundLocalError", "ImportError", "ModuleNotFoundError",
-})  # fmt: skip
-"""Errors of a program and not of its numbers: no learning rate, batch or precision would turn them off."""
 
 NEVER_UNASKED = frozenset({"OPT608", "DATA510"})
 """Causes that a healthy run may show as well: a layer that is frozen on purpose, classes of which one is rare. A run
@@ -58,8 +53,10 @@ def diagnose(evidence: Evidence, lab: Lab | None, budget: Budget | None = None) 
     Returns:
         The verdicts, the best first.
     """
-    if _is_of_the_program(evidence):
-        return _of_the_program(evidence)
+    certain = told_at_once(evidence)
+    if certain is not None:
+        verdict = _verdict(certain.code, Confidence.CONFIRMED, certain.because, (), evidence)
+        return _diagnosis(evidence, None, (replace(verdict, remedies=certain.remedies or verdict.remedies),))
     hypotheses = hypothesise(evidence)
     if lab is None:
         untested = [_Tested(hypothesis=hypothesis) for hypothesis in hypotheses]
@@ -72,19 +69,6 @@ def diagnose(evidence: Evidence, lab: Lab | None, budget: Budget | None = None) 
         return _not_reproduced(bench, evidence, hypotheses, again)
     note = "" if bench.failed_again() else "The failure could not be brought back in the laboratory."
     return _diagnosis(evidence, bench, _verdicts(_test(bench, hypotheses), evidence, bench), note)
-
-
-def _is_of_the_program(evidence: Evidence) -> bool:
-    origin = evidence.replay.origin if evidence.replay else None
-    if origin is None or origin.kind is not OriginKind.EXCEPTION or origin.operation not in PROGRAM_ERRORS:
-        return False
-    return "NoneType" not in origin.detail  # a sample that is missing
-
-
-def _of_the_program(evidence: Evidence) -> Diagnosis:
-    because = ("the step was repeated and raised it again", "it is an error of the program, not of its numbers")
-    verdict = _verdict("ENV703", Confidence.CONFIRMED, because, (), evidence)
-    return _diagnosis(evidence, None, (replace(verdict, remedies=("Correct the line that is named.",)),))
 
 
 def _without_a_failed_step(bench: Bench, evidence: Evidence, hypotheses: Sequence[Hypothesis]) -> Diagnosis:

@@ -114,6 +114,8 @@ class History:
     reached: int = 0
     """Most accepted steps that the run has had, up to 256: those that a rollback undid are among them, and not in the
     series."""
+    is_complete: bool = False
+    """Whether a guard has watched the fit from its beginning: if nothing is recorded, nothing was trained."""
     incidents: int = 0
     """Before this one."""
     skipped: int = 0
@@ -128,6 +130,9 @@ class Evidence:
     findings: tuple[Finding, ...] = ()
     replay: ReplayResult | None = None
     batch: tuple[BatchPart, ...] = ()
+    rows: int | None = None
+    """Samples of the failed batch; None: as many as its first part has rows. Parts of another length are not made of
+    samples: points in time, such as a solver is asked for, come first in some."""
     guilty_rows: tuple[int, ...] = ()
     """Rows without which the step is finite (bisection), in ascending order; empty if no few rows are to blame."""
     history: History = field(default_factory=History)
@@ -135,6 +140,8 @@ class Evidence:
     """In the order of the forward pass."""
     trains_nothing: bool = False
     """Whether no update reaches any parameter of the model: each is frozen, cut off, or held by no optimizer."""
+    all_frozen: bool = False
+    """Whether no parameter of the model is meant to be trained."""
     framework: str = ""
     """``lightning`` or ``keras``: in whose words remedies are given."""
     backend: str = ""

@@ -10,7 +10,7 @@ from nan_callbacks.core.finding import Finding
 from nan_callbacks.diagnosis.bisection import guilty_rows
 from nan_callbacks.diagnosis.evidence import BatchPart
 from nan_callbacks.diagnosis.lab import Lab, Trial, Variation
-from nan_callbacks.diagnosis.origin import OriginKind, ReplayResult
+from nan_callbacks.diagnosis.origin import ReplayResult
 
 MOST_BISECTIONS = 48
 """Runs of the step that the search for guilty rows may cost; one bad row of 256 takes about 20."""
@@ -56,10 +56,9 @@ def succeeds(trial: Trial, findings: Sequence[Finding], replay: ReplayResult) ->
     """Whether a trial of the failed batch does without the failure; None if it cannot tell."""
     if not trial.supported:
         return None
-    origin = replay.origin
     if trial.raised:
         # The same class of error is the failure; another one only says that the step cannot run like this.
-        same = origin is not None and origin.kind is OriginKind.EXCEPTION and trial.raised.startswith(origin.operation)
+        same = replay.error is not None and trial.raised.startswith(replay.error.operation)
         return False if same else None
     if not all(map(math.isfinite, (*trial.losses, *trial.grad_norms))):
         return False

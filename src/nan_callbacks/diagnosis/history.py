@@ -70,6 +70,7 @@ class HistoryRecorder:
             learning_rates=rates,
             from_start=bool(self._rows) and self._rows[0][0] == 0,
             reached=self._reached,
+            is_complete=True,
             incidents=self._incidents,
             skipped=self._skipped,
             rollbacks=self._rollbacks,

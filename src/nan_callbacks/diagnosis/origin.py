@@ -108,3 +108,9 @@ class ReplayResult:
     seconds: float = 0.0
     note: str = ""
     """If there is no origin: what is known all the same."""
+
+    @property
+    def error(self) -> Origin | None:
+        """The error that ended the replayed step, whatever led to it; None if it ran to its end."""
+        known = (self.origin, *self.others)
+        return next((each for each in known if each is not None and each.kind is OriginKind.EXCEPTION), None)

@@ -83,6 +83,7 @@ def gather(
         findings=tuple(findings),
         replay=replay,
         batch=parts,
+        rows=lab.rows,
         guilty_rows=guilty_samples(lab, findings, replay, parts, seconds),
         history=history,
         layers=lab.layers(),
@@ -146,6 +147,7 @@ def settings_of(model: Any) -> dict[str, Any]:
         "recurrent": any(isinstance(layer, keras.layers.RNN) for layer in layers),
         "optimizer": ", ".join(dict.fromkeys(type(leaf).__name__ for leaf in leaves)),
         "optimizer_epsilon": min(epsilons, default=None),
+        "all_frozen": not model.trainable_variables,
     }
 
 

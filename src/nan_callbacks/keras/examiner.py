@@ -15,6 +15,7 @@ from nan_callbacks.diagnosis.evidence import Evidence, History
 from nan_callbacks.diagnosis.origin import ReplayResult
 from nan_callbacks.diagnosis.rate_trials import cut_by_trials
 from nan_callbacks.diagnosis.weights_at_fault import weights_at_fault
+from nan_callbacks.errors import NaNCallbacksError
 from nan_callbacks.keras.evidence import REPLAY_SHARE, gather, settings_of
 from nan_callbacks.keras.lab import KerasLab
 from nan_callbacks.keras.model_parts import obstacle_of
@@ -113,13 +114,16 @@ def about(seen: StepObservation) -> Event:
     return {"step": seen.step, "epoch": seen.epoch, "batch_index": seen.batch_index, "optimizer": seen.stream}
 
 
-def examine_exception(session: GuardSession, error: Exception) -> None:
+def examine_exception(session: GuardSession, error: BaseException | None) -> None:
     """Look into an error that the training step of the present batch raised; a step that goes well is left alone.
 
     Args:
         session: Of the fit that the error ends.
-        error: The error.
+        error: The error, if it came out of the training step. The guard's own, and what is no error but an
+            interruption, are left alone.
     """
+    if not isinstance(error, Exception) or isinstance(error, NaNCallbacksError):
+        return
     if session.desk is None or not session.batches or "out of memory" in str(error).lower():
         return
     seen = StepObservation(step=session.monitor.step, epoch=session.epoch, batch_index=session.batch_index)

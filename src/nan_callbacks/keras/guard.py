@@ -245,7 +245,7 @@ class NaNGuard(GuardShell, keras.callbacks.Callback):
         if session is None:
             return False
         if not readings:
-            say_unguarded()
+            say_unguarded(self._model)
             self.step_aside()
             return False
         if self._monitor.step == 0 and all(reading.loss is None for reading in readings):
@@ -267,11 +267,14 @@ class NaNGuard(GuardShell, keras.callbacks.Callback):
         Args:
             error: The error, if it came out of the training step.
         """
-        with suppress(Exception):  # what broke the run may break this as well, and is what the user must see
-            self._before_save()
-            if self._session is not None and isinstance(error, Exception) and not isinstance(error, NaNCallbacksError):
-                examine_exception(self._session, error)
-        self._end()
+        try:
+            # What broke the run may break this as well, and is what the user must see.
+            with suppress(NaNCallbacksError if self.strict else Exception):
+                self._before_save()
+                if self._session is not None:
+                    examine_exception(self._session, error)
+        finally:
+            self._end()
 
     # -- what other callbacks see --------------------------------------------------------------------------------
 

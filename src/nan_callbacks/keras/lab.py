@@ -251,6 +251,8 @@ class KerasLab:
         if variation.only_rows is None and not variation.without_rows:
             return self.failed_batch
         rows = range(self.rows) if variation.only_rows is None else variation.only_rows
+        if any(row >= self.rows for row in (*rows, *variation.without_rows)):
+            raise Unsupported("the batch has no such row")
         kept = [row for row in rows if row not in set(variation.without_rows)]
         if not kept:
             raise Unsupported("no row of the batch would be left")

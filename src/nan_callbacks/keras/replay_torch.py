@@ -91,6 +91,7 @@ class _Names:
 
     def in_keras(self, origin: Origin) -> Origin:
         """An origin with its parts, layers and variables named as on the other backends."""
+        origin = _without_path_of_module(origin)
         place = self._place(origin)
         operation = self._parts.get(origin.operation, origin.operation)
         late = self._in_optimizer and origin.kind is OriginKind.OPERATION
@@ -116,7 +117,19 @@ class _Names:
         return self._layers.get(name)
 
     def _named(self, summary: TensorSummary) -> TensorSummary:
-        return replace(summary, name=self._parts.get(summary.name, summary.name))
+        return replace(summary, name=self._parts.get(summary.name) or _path_of_variable(summary.name))
+
+
+def _path_of_variable(name: str) -> str:
+    """The path by which Keras knows a variable that is not trained, without that of the module which holds it."""
+    return name.partition("._torch_params.")[2] or name
+
+
+def _without_path_of_module(origin: Origin) -> Origin:
+    path = _path_of_variable(origin.operation)
+    if origin.kind is not OriginKind.PARAMETERS or path == origin.operation:
+        return origin
+    return replace(origin, operation=path, detail=origin.detail.replace(origin.operation, path))
 
 
 def _layers_by_path(model: Any) -> dict[str, Any]:

@@ -44,12 +44,15 @@ def published(summary: dict[str, Any], grad_norm: float | None) -> dict[str, flo
     return values
 
 
-def say_unguarded() -> None:
-    """Say that there is nothing to guard."""
-    warnings.warn(
-        "NaNGuard: this training step calls no optimizer that can be seen from outside, so it is not guarded.",
-        stacklevel=2,
-    )
+def say_unguarded(model: Any) -> None:
+    """Say that there is nothing to guard, and why."""
+    why = "this training step calls no optimizer that can be seen from outside"
+    if not model.trainable_variables:
+        why = (
+            "no weight of this model is trained (OPT608): `trainable` is False for all of it, or it has none; set "
+            "`trainable = False` on the body alone and compile again"
+        )
+    warnings.warn(f"NaNGuard: {why}, so it is not guarded.", stacklevel=2)
 
 
 def say_loss_is_hidden() -> None:

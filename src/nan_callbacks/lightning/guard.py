@@ -248,7 +248,8 @@ class NaNGuard(GuardShell, *CALLBACK_BASES):  # type: ignore[misc]
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """The run broke off: its weights may be saved now, and its objects must be left as they were found."""
         if self._session is not None and trainer.world_size == 1:  # other ranks need not come here
-            with suppress(Exception):  # what broke the run may break this as well, and is what the user must see
+            # What broke the run may break this as well, and is what the user must see.
+            with suppress(NaNCallbacksError if self.strict else Exception):
                 self._session.check_parameters()
                 if isinstance(exception, Exception) and not isinstance(exception, NaNCallbacksError):
                     examine_exception(self._session, exception)

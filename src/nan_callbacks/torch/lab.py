@@ -307,6 +307,8 @@ class TorchLab:
         if variation.only_rows is None and not variation.without_rows:
             return self.bench.failed
         rows = range(self.rows) if variation.only_rows is None else variation.only_rows
+        if any(row >= self.rows for row in (*rows, *variation.without_rows)):
+            raise Unsupported("the batch has no such row")
         kept = [row for row in rows if row not in set(variation.without_rows)]
         window = list(self.bench.failed)
         guilty = window.pop(self.suspect)

@@ -70,6 +70,7 @@ def gather(
         findings=tuple(findings),
         replay=replay,
         batch=parts,
+        rows=lab.rows,
         guilty_rows=guilty_samples(lab, findings, replay, parts, seconds),
         history=history,
         layers=layers,
@@ -128,6 +129,7 @@ def settings_of(module: nn.Module, optimizers: Sequence[Any]) -> dict[str, Any]:
         "optimizer": ", ".join(dict.fromkeys(type(optimizer).__name__ for optimizer in optimizers)),
         "optimizer_epsilon": min(epsilons, default=None),
         "device": "cpu" if first is None else first.device.type,
+        "all_frozen": not any(parameter.requires_grad for parameter in module.parameters()),
     }
 
 

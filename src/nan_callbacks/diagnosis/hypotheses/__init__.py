@@ -29,6 +29,7 @@ RULES: tuple[Rule, ...] = (
     data.non_finite_data,
     idle.idle,
     losses.nothing_to_average,
+    losses.nothing_allowed,
     losses.longer_than_input,
     labels.out_of_range,
     precision.made_by_optimizer,

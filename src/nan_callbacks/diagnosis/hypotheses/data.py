@@ -20,7 +20,7 @@ from nan_callbacks.diagnosis.experiments import (
     without_rows,
 )
 from nan_callbacks.diagnosis.goal import SHORT_RUN, Goal, Kind
-from nan_callbacks.diagnosis.hypotheses.hypothesis import HALF, Hypothesis, batch_rows, is_early
+from nan_callbacks.diagnosis.hypotheses.hypothesis import HALF, Hypothesis, are_samples, batch_rows, is_early
 from nan_callbacks.diagnosis.hypotheses.numerics import (
     DIVISION,
     LOG_OF_ZERO,
@@ -69,7 +69,7 @@ def non_finite_data(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         code="DATA501",
         score=1.0,
         because=tuple(because),
-        experiments=(*without_rows(goal, rows, batch_rows(evidence)), another_batch(goal)),
+        experiments=(*_leaving_out(rows, parts, evidence, goal), another_batch(goal)),
         observed=True,
     )
 
@@ -102,11 +102,14 @@ def accusation_of_rows(
     because = [_how_far(part) for part in suspicious]
     if guilty:
         because.append(f"without {describe_rows(tuple(sorted(guilty)))} the step succeeds")
-    total = batch_rows(evidence)
-    experiments = without_rows(goal, rows, total)
-    if not experiments:
-        experiments = (another_batch(goal),)
+    experiments = _leaving_out(rows, suspicious, evidence, goal) or (another_batch(goal),)
     return Hypothesis(code=code, score=score, because=tuple(because), experiments=experiments)
+
+
+def _leaving_out(
+    rows: tuple[int, ...], parts: Sequence[BatchPart], evidence: Evidence, goal: Goal
+) -> tuple[Experiment, ...]:
+    return without_rows(goal, rows, batch_rows(evidence)) if are_samples(parts, evidence) else ()
 
 
 def unscaled_data(evidence: Evidence, goal: Goal) -> Hypothesis | None:

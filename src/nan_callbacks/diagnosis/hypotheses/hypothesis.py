@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nan_callbacks.diagnosis.evidence import Evidence
+from nan_callbacks.diagnosis.evidence import BatchPart, Evidence
 from nan_callbacks.diagnosis.experiments import Experiment
 
 
@@ -63,5 +64,12 @@ def how_early(evidence: Evidence) -> str:
 
 def batch_rows(evidence: Evidence) -> int:
     """Rows of the failed batch, as far as its parts tell; 0 if unknown."""
+    if evidence.rows is not None:
+        return evidence.rows
     shapes = [part.failed.shape for part in evidence.batch if part.failed.shape]
     return shapes[0][0] if shapes else 0
+
+
+def are_samples(parts: Sequence[BatchPart], evidence: Evidence) -> bool:
+    """Whether the rows of some parts of the failed batch are samples, which can be left out of it."""
+    return all(part.failed.shape[:1] == (batch_rows(evidence),) for part in parts)

@@ -14,6 +14,9 @@ from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis, batch_rows
 from nan_callbacks.diagnosis.hypotheses.numerics import DIVISION, averages_nothing, skips_every_target
 from nan_callbacks.diagnosis.origin import Origin, OriginKind, Phase
 
+MASKING = frozenset({"masked_fill", "where", "select"})
+"""Operations by which a mask is applied."""
+
 
 def nothing_to_average(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     """NAN112: every target of the batch is one that the loss leaves out, and its mean is 0 divided by 0."""
@@ -36,6 +39,37 @@ def nothing_to_average(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         observed=True,
         settles=True,
     )
+
+
+def nothing_allowed(evidence: Evidence, goal: Goal) -> Hypothesis | None:
+    """NAN112: a mask that rules everything out in a row, so that a maximum or a choice among what is left is -Inf."""
+    origin = evidence.replay.origin if evidence.replay else None
+    if goal.kind is not Kind.NON_FINITE or origin is None or not _masks(origin):
+        return None
+    if evidence.classifies:  # a label may point at what is masked, in a row that is not masked altogether
+        return None
+    whose = f" (those of {describe_rows(evidence.guilty_rows)})" if evidence.guilty_rows else ""
+    because = (
+        f"{origin.operation} wrote -Inf over finite values, as a mask, and it reached the loss: a maximum or a choice "
+        f"among values that are all masked{whose} is -Inf",
+    )
+    return Hypothesis(
+        code=DIVISION,
+        score=0.971,
+        because=because,
+        experiments=_without(evidence.guilty_rows, evidence, goal),
+        observed=True,
+        settles=True,
+    )
+
+
+def _masks(origin: Origin) -> bool:
+    """Whether the first non-finite values are -Inf that was written over finite ones on purpose."""
+    result = origin.result
+    if origin.operation not in MASKING or origin.kind is not OriginKind.OPERATION or result is None:
+        return False
+    only_negative = bool(result.negative_inf) and not result.nan and not result.positive_inf
+    return only_negative and not any(each.nan or each.positive_inf for each in origin.operands)
 
 
 def longer_than_input(evidence: Evidence, goal: Goal) -> Hypothesis | None:

@@ -41,7 +41,8 @@ _MATRICES = {"inverse": DIVISION, "determinant": DIVISION, "cholesky": DOMAIN, "
 
 _REFUSED = re.compile(
     r"satisf\w+ the constraint|invalid values|math domain error|not positive.definite|is singular|not invertible"
-    r"|must be (strictly )?positive|(decomposition|cholesky|factorization)[^.]* (failed|could not be completed)",
+    r"|must be (strictly )?positive|outside (of )?(the |its )?(domain|support)|outside(of)?domain|domainerror"
+    r"|(decomposition|cholesky|factorization)[^.]* (failed|could not be completed)",
     re.IGNORECASE,
 )
 """What libraries say that check their operands instead of answering NaN."""

@@ -52,7 +52,9 @@ class StepState:
         """Gradients of all parameters, without touching ``p.grad`` where that is possible."""
         names = [name for name, parameter in self._parameters.items() if parameter.requires_grad]
         targets = [self._parameters[name] for name in names]
-        if not loss.requires_grad or not targets:
+        if not loss.requires_grad:
+            torch.autograd.backward(loss)  # raises what ended the run, if this ended it
+        if not targets:
             return
         loss = loss if loss.dim() == 0 else loss.sum()
         seed = torch.ones_like(loss)
