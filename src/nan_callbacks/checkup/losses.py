@@ -55,6 +55,7 @@ def _of_one_unit(loss: LossFacts) -> Notice:
         f"The model's output is a {loss.activation} over a single unit, which is {loss.predictions.flat[0]:g} whatever "
         "the unit says, without a gradient: the sigmoid is missing.",
         source=loss.source,
+        remedy="Take the sigmoid of a single unit, or two units with a softmax.",
     )  # fmt: skip
 
 

@@ -150,7 +150,8 @@ def inflated(evidence: Evidence) -> bool:
 def growth(evidence: Evidence) -> float:
     """The norm of the weights over that of the oldest step that is remembered; 1 if it is not known."""
     norms = [each for each in (*evidence.history.param_norms, evidence.seen.param_norm) if each is not None]
-    return max(norms[1:]) / norms[0] if len(norms) > 1 and norms[0] > 0.0 and math.isfinite(max(norms)) else 1.0
+    grown = max(norms[1:]) / norms[0] if len(norms) > 1 and norms[0] > 0.0 else 1.0
+    return grown if 0.0 < grown < math.inf else 1.0
 
 
 def run_steps(evidence: Evidence) -> int:

@@ -38,6 +38,9 @@ THROWN = 2.0
 SHARE = 0.01
 """Of the weights, what a step may be that is to be none too long: ten times the usual 1e-3 (Karpathy, CS231n notes)."""
 
+LOWEST = 1e-12
+"""Factor below which no rate is tried: in float32 it would move nothing that the present one has not destroyed."""
+
 RAISED = 5.0
 """Growth of the rate itself, within the recorded steps, from which it is suspected: a warm-up ends where it is meant
 to, a schedule that multiplies where it should divide does not end."""
@@ -178,4 +181,4 @@ def _factors(evidence: Evidence) -> tuple[float, ...]:
     gentle = SHARE / growth(evidence)
     if not is_early(evidence) or gentle >= MUCH_LOWER_RATE / THROWN:
         return (LOWER_RATE, MUCH_LOWER_RATE)
-    return (10.0 ** math.floor(math.log10(gentle)), MUCH_LOWER_RATE)
+    return (10.0 ** math.floor(math.log10(max(gentle, LOWEST))), MUCH_LOWER_RATE)
