@@ -95,8 +95,8 @@ class StallWatch:
         self._done = True
         if not self._stands_still():
             return None
-        began = f"over the first {WINDOW} steps it was {fmean(self._first):.4g} on average"
-        return self._finding(seen, fmean(list(self._last)[WINDOW:]), began)
+        level = f"over the first {WINDOW} steps it was {fmean(self._first):.4g} on average"
+        return self._finding(seen, fmean(list(self._last)[WINDOW:]), level)
 
     def _rate_is_rising(self) -> bool:
         return self._rates[-1] > RISING * self._rates[0]
