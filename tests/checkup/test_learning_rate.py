@@ -129,3 +129,16 @@ def test_what_cannot_be_tried_is_not_judged(nothing):
     assert probe_rate(Runs({}, nothing), 0.1) is None
     facts = probe_rate(Runs({1.0: RISING}, nothing), 0.1)
     assert list(examine_rate(facts)) == []
+
+
+def test_a_loss_that_is_thrown_about_may_touch_its_first_value():
+    assert told((2.4, 113.0, 2.0, 5.6, 10.0), FALLING) == ["OPT601"]
+    assert told((2.4, 6.0, 2.0, 4.0, 5.5), FALLING) == []  # momentum and dropout
+
+
+def test_lower_rates_are_tried_far_down():
+    def run(factor):
+        return FALLING if factor < 1e-4 else RISING
+
+    facts = probe_rate(run, 1e3)
+    assert [notice.code for notice in examine_rate(facts)] == ["OPT601"]

@@ -172,3 +172,11 @@ def test_an_alignment_takes_logarithms_of_probabilities(scores, codes):
     )
 
     assert [each.code for each in examine_losses((loss,))] == codes
+
+
+@pytest.mark.parametrize(("activation", "value"), [("softmax", 1.0), ("log_softmax", 0.0)])
+def test_a_softmax_over_a_single_unit_is_no_sigmoid(activation, value):
+    outputs = np.full((64, 1), value, np.float32)
+    assert of_loss(binary(outputs, activation=activation, from_logits=False)) == [("LOSS404", "single_unit")]
+    assert of_loss(binary(outputs, activation=activation, from_logits=True)) == [("LOSS404", "single_unit")]
+    assert of_loss(binary(outputs, activation="sigmoid", from_logits=False)) == []  # saturated, at worst

@@ -44,7 +44,7 @@ def test_a_loss_that_is_nan_from_the_start_is_applied_and_reported_once():
     assert run.weights == 60.0
     assert run.codes == ["NAN102"]
     assert run.events[0]["message"].endswith(
-        "skipping does not help: updates are applied → observed, batch 0 of epoch 0"
+        "no step has shown yet that its loss can be finite: updates are applied → observed, batch 0 of epoch 0"
     )
 
 

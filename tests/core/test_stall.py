@@ -6,7 +6,7 @@ import random
 import pytest
 
 from nan_callbacks.core import StepObservation
-from nan_callbacks.core.stall import AFTER, PATIENCE, StallWatch
+from nan_callbacks.core.stall import AFTER, BEYOND, PATIENCE, StallWatch
 
 
 def looked_at(losses, rates=None, *, start=0, incidents=(), **more):
@@ -75,3 +75,10 @@ def test_two_windows_share_no_loss():
 
 def test_a_run_shorter_than_a_look_is_never_judged():
     assert looked_at(noisy(lambda step: 2.3, AFTER - 1)) == []
+
+
+@pytest.mark.parametrize(("norm", "found"), [(1e20, [BEYOND - 1]), (1e19, [])])
+def test_gradients_whose_squares_overflow_are_found_at_once(norm, found):
+    watch = StallWatch()
+    seen = [StepObservation(step=step, loss=1e34, grad_norm=norm) for step in range(2 * BEYOND)]
+    assert [each.step for each in seen if watch.observe(each) is not None] == found

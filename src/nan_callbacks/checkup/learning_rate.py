@@ -15,10 +15,13 @@ STEPS = 4
 RISEN = 2.0
 """Factor on the first loss that a working rate does not reach. Momentum and dropout make it rise by less."""
 
+PEAK = 10.0
+"""Factor on the first loss from which it was thrown, even if it touches its first value on the way back and forth."""
+
 STILL = 1e-5
 """Relative change over the trial below which a rate moves nothing: a hundred times the rounding of float32."""
 
-LOWER = (0.1, 0.01, 1e-3)
+LOWER = (0.1, 0.01, 1e-3, 1e-5, 1e-7)
 HIGHER = (1e3, 1e5, 1e7, 1e8)
 """Factors that are tried on a rate that fails, in order, until one works."""
 
@@ -100,7 +103,8 @@ def _explodes(losses: Losses) -> bool:
     if not all(map(math.isfinite, losses)):
         return math.isfinite(losses[0])
     first, last = losses[0], losses[-1]
-    return last > first + max((RISEN - 1) * abs(first), 1e-6) and min(losses[1:]) >= first
+    thrown = max(losses) >= first + (PEAK - 1) * abs(first)
+    return last > first + max((RISEN - 1) * abs(first), 1e-6) and (thrown or min(losses[1:]) >= first)
 
 
 def _stands_still(losses: Losses) -> bool:

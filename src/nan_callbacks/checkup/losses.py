@@ -24,7 +24,9 @@ CLOSE = 0.02
 def examine_losses(losses: tuple[LossFacts, ...]) -> Iterator[Notice]:
     """Every notice about output activations."""
     for loss in losses:
-        if loss.kind in ENTROPIES and loss.from_logits:
+        if _is_one_for_ever(loss):
+            yield _of_one_unit(loss)
+        elif loss.kind in ENTROPIES and loss.from_logits:
             yield from _twice(loss)
         elif loss.kind in ENTROPIES and loss.takes_log:
             yield from _no_logarithms(loss)
@@ -38,6 +40,23 @@ def examine_losses(losses: tuple[LossFacts, ...]) -> Iterator[Notice]:
 
 def _name(loss: LossFacts) -> str:
     return loss.name or loss.kind
+
+
+def _is_one_for_ever(loss: LossFacts) -> bool:
+    """Whether the outputs are a softmax over a single unit: exp(x) / exp(x), whatever x is, without a gradient."""
+    seen = loss.predictions
+    constant = {"softmax": 1.0, "log_softmax": 0.0}.get(loss.activation)
+    return constant is not None and seen.size >= FEWEST_ROWS and bool((seen == constant).all())
+
+
+def _of_one_unit(loss: LossFacts) -> Notice:
+    return notice(
+        "LOSS404", "single_unit", ERROR, _name(loss),
+        f"The model's output is a {loss.activation} over a single unit, which is {loss.predictions.flat[0]:g} whatever "
+        "the unit says, without a gradient: the sigmoid is missing.",
+        source=loss.source,
+        remedy="Take the sigmoid of a single unit, or two units with a softmax.",
+    )  # fmt: skip
 
 
 def _twice(loss: LossFacts) -> Iterator[Notice]:

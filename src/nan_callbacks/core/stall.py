@@ -41,6 +41,14 @@ CLEAR_FALL = 4.0
 """Standard errors between the two means from which there is a fall, however small."""
 
 
+LARGEST_ROOT = 1.8e19
+"""Numbers whose squares are the largest of float32."""
+
+BEYOND = 16
+"""Steps in a row with gradients above it from which optimizers that divide by the root of squares stand still: the
+squares are Inf, and no later gradient brings their average back."""
+
+
 class StallWatch:
     """Watches the losses of a run with one optimizer, from its first step to its only look."""
 
@@ -49,6 +57,7 @@ class StallWatch:
         self._last: deque[float] = deque(maxlen=2 * WINDOW)
         self._rates: deque[float] = deque(maxlen=WINDOW)
         self._counted = 0
+        self._beyond = 0
         self._began = False
         self._done = False
 
@@ -72,6 +81,11 @@ class StallWatch:
         if incident or not seen.applied or seen.loss is None or not math.isfinite(seen.loss):
             return None
         self._counted += 1
+        self._beyond = self._beyond + 1 if LARGEST_ROOT < (seen.grad_norm or 0.0) < math.inf else 0
+        if self._beyond >= BEYOND:
+            self._done = True
+            detail = f"for {BEYOND} steps its gradients have been too large to be squared in float32"
+            return self._finding(seen, seen.loss, detail)
         if len(self._first) < WINDOW:
             self._first.append(seen.loss)
         self._last.append(seen.loss)
@@ -79,7 +93,10 @@ class StallWatch:
         if seen.step + 1 < AFTER or (self._rate_is_rising() and seen.step < PATIENCE):
             return None
         self._done = True
-        return self._finding(seen) if self._stands_still() else None
+        if not self._stands_still():
+            return None
+        level = f"over the first {WINDOW} steps it was {fmean(self._first):.4g} on average"
+        return self._finding(seen, fmean(list(self._last)[WINDOW:]), level)
 
     def _rate_is_rising(self) -> bool:
         return self._rates[-1] > RISING * self._rates[0]
@@ -91,7 +108,7 @@ class StallWatch:
         at_once = _is_level(self._first, now, NO_PROGRESS)
         return at_once or (_is_level(before, now, NO_PROGRESS) and fmean(now) > COME_DOWN * fmean(self._first) > 0.0)
 
-    def _finding(self, seen: StepObservation) -> Finding:
+    def _finding(self, seen: StepObservation, value: float, detail: str) -> Finding:
         return Finding.of(
             seen,
             code="LOSS406",
@@ -99,8 +116,8 @@ class StallWatch:
             severity=Severity.WARNING,
             action=Action.OBSERVE,
             quantity="loss",
-            value=fmean(list(self._last)[WINDOW:]),
-            detail=f"over the first {WINDOW} steps it was {fmean(self._first):.4g} on average",
+            value=value,
+            detail=detail,
         )
 
 

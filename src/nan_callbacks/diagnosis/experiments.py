@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -144,6 +145,13 @@ def inflated(evidence: Evidence) -> bool:
         return weights
     usual, last = median(losses[:-3][-64:]), median(losses[-3:])
     return weights or (usual > 0 and last > UNREST * usual)
+
+
+def growth(evidence: Evidence) -> float:
+    """The norm of the weights over that of the oldest step that is remembered; 1 if it is not known."""
+    norms = [each for each in (*evidence.history.param_norms, evidence.seen.param_norm) if each is not None]
+    grown = max(norms[1:]) / norms[0] if len(norms) > 1 and norms[0] > 0.0 else 1.0
+    return grown if 0.0 < grown < math.inf else 1.0
 
 
 def run_steps(evidence: Evidence) -> int:

@@ -92,8 +92,10 @@ def _gradients(model: Any, readings: Sequence[Reading]) -> dict[str, float]:
     """Norm of the gradient of each variable, by path. On torch, gradients stay with their variables."""
     found = {name: norm for each in readings for name, norm in zip(each.names, each.norms, strict=False)}
     if not found and keras.backend.backend() == "torch":
+        from nan_callbacks.torch.activations import norm_of
+
         pairs = [(variable.path, variable.value.grad) for variable in model.trainable_variables]
-        found = {path: float(grad.float().norm()) for path, grad in pairs if grad is not None and not grad.is_sparse}
+        found = {path: norm_of([grad]) or 0.0 for path, grad in pairs if grad is not None and not grad.is_sparse}
     return found
 
 

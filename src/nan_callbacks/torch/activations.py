@@ -221,7 +221,13 @@ def evidence_of_gate(where: str, gate: GateObservation, *, consumed: bool) -> La
 
 def norm_of(tensors: Sequence[Tensor]) -> float | None:
     """Norm of all tensors together; None without any."""
-    return math.hypot(*(float(_dense(each).float().norm()) for each in tensors)) if tensors else None
+    return math.hypot(*(float(_norm(_dense(each))) for each in tensors)) if tensors else None
+
+
+def _norm(values: Tensor) -> Tensor:
+    norm = values.float().norm()
+    # A float32 sum of squares overflows at a norm of about 1e19 with finite elements.
+    return norm if bool(torch.isfinite(norm)) else values.double().norm()
 
 
 def saturated_share(outputs: Tensor, kind: str) -> float:

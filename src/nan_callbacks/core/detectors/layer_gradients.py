@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from nan_callbacks.core.detectors.health import HealthDetector
 from nan_callbacks.core.layer_observation import HealthObservation
 
@@ -42,6 +44,6 @@ class ExplodingByDepthDetector(HealthDetector):
 def _ratio(seen: HealthObservation) -> tuple[float, str] | None:
     layers = seen.weighted
     largest = max((layer.pull or 0.0 for layer in layers), default=0.0)
-    if len(layers) < FEWEST_LAYERS or not largest:
+    if len(layers) < FEWEST_LAYERS or not 0.0 < largest < math.inf:
         return None
     return (layers[0].pull or 0.0) / largest, layers[0].name

@@ -99,7 +99,8 @@ class NonFiniteDetector:
         if self._reported_standing:
             return None
         self._reported_standing = True
-        detail = "its gradients are finite and inside their limits, and skipping does not help: updates are applied"
+        so_far = "skipping does not help" if self._recent else "no step has shown yet that its loss can be finite"
+        detail = f"its gradients are finite and inside their limits, and {so_far}: updates are applied"
         finding = self._finding(seen, "NAN102", "non-finite loss", "loss", Action.OBSERVE, seen.loss, detail)
         return replace(finding, standing=True)
 

@@ -47,6 +47,7 @@ RULES: tuple[Rule, ...] = (
     activations.bad_initialisation,
     activations.blocked_by_zeros,
     precision.half_precision,
+    precision.squared,
     numerics.numerics,
     custom.custom_layer,
     environment.known_issue,

@@ -112,7 +112,7 @@ def vanishing(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         return None
     third = max(1, len(norms) // 3)
     first, last = median(norms[:third]), median(norms[-third:])
-    if not last > 0 or first > VANISHED * last:
+    if not 0 < last < math.inf or not first <= VANISHED * last:
         return None
     return Hypothesis(
         code="GRAD202",

@@ -18,6 +18,7 @@ from nan_callbacks.diagnosis.experiments import (
     Judge,
     ends_lower,
     fresh_run,
+    growth,
     inflated,
     run_steps,
     snapshot_run,
@@ -33,6 +34,12 @@ from nan_callbacks.diagnosis.reproduction import is_unasked
 
 THROWN = 2.0
 """Growth of all weights since the beginning of a run that has not learnt, from which its steps are suspected."""
+
+SHARE = 0.01
+"""Of the weights, what a step may be that is to be none too long: ten times the usual 1e-3 (Karpathy, CS231n notes)."""
+
+LOWEST = 1e-12
+"""Factor below which no rate is tried: in float32 it would move nothing that the present one has not destroyed."""
 
 RAISED = 5.0
 """Growth of the rate itself, within the recorded steps, from which it is suspected: a warm-up ends where it is meant
@@ -157,12 +164,21 @@ def _lower(evidence: Evidence, goal: Goal, early: bool) -> tuple[Experiment, ...
     if goal.kind is Kind.STALL:
         lower = trained(fresh_run(), ends_lower, lr_factor=LOWER_RATE)
         return (replace(lower, judge=_unless_by_heart(evidence, goal.failed)),) if is_unasked(evidence) else (lower,)
+    factors = _factors(evidence)
     if goal.kind is Kind.DIVERGENCE:
-        return tuple(trained(goal.base, ends_lower, lr_factor=factor) for factor in (LOWER_RATE, MUCH_LOWER_RATE))
+        return tuple(trained(goal.base, ends_lower, lr_factor=factor) for factor in factors)
     if early:
         # Batches that the run has digested break it too, at the full rate only: the failed batch is not to blame.
         other = snapshot_run(run_steps(evidence), other_batch=True)
-        return tuple(trained(other, lr_factor=factor) for factor in (LOWER_RATE, MUCH_LOWER_RATE))
+        return tuple(trained(other, lr_factor=factor) for factor in factors)
     # The longer run is for a failure that the shorter one did not bring back; otherwise the shorter ones decide.
     runs = [(snapshot_run(), LOWER_RATE), (snapshot_run(), MUCH_LOWER_RATE), (snapshot_run(LONGER_RUN), LOWER_RATE)]
     return tuple(trained(run, unrest(evidence), lr_factor=factor) for run, factor in runs)
+
+
+def _factors(evidence: Evidence) -> tuple[float, ...]:
+    """Lower rates to try. The growth of the weights in the first steps tells how far too long these were."""
+    gentle = SHARE / growth(evidence)
+    if not is_early(evidence) or gentle >= MUCH_LOWER_RATE / THROWN:
+        return (LOWER_RATE, MUCH_LOWER_RATE)
+    return (10.0 ** math.floor(math.log10(max(gentle, LOWEST))), MUCH_LOWER_RATE)

@@ -8,7 +8,7 @@ import re
 from nan_callbacks.core.tensor_summary import TensorSummary
 from nan_callbacks.diagnosis.diagnosis import describe_rows
 from nan_callbacks.diagnosis.evidence import Evidence
-from nan_callbacks.diagnosis.experiments import Experiment, another_batch, instead, without_rows
+from nan_callbacks.diagnosis.experiments import Experiment, another_batch, growth, instead, without_rows
 from nan_callbacks.diagnosis.goal import Goal, Kind
 from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis, batch_rows
 from nan_callbacks.diagnosis.origin import Origin, OriginKind, Phase
@@ -21,6 +21,9 @@ LARGEST_ROOT = {"float16": 255.9, "bfloat16": 1.8e19, "float32": 1.8e19, "float6
 
 NUDGE = 1e-6
 """How far operands are kept from an edge: the order of the epsilons that float32 code adds by hand."""
+
+THROWN = 10.0
+"""Growth of all weights from which numbers are large because of them: float64 then only lets them grow further."""
 
 ORDINARY = 1e3
 """Magnitude up to which operands are no sign of weights that have been thrown about."""
@@ -221,6 +224,8 @@ def _experiments(evidence: Evidence, goal: Goal, code: str) -> tuple[Experiment,
         return (another_batch(goal),)  # no operand to be moved, no sample to be left out
     if origin is not None and _was_infinite(origin):
         return ()  # what made it lies before the step
+    if code == OVERFLOW and growth(evidence) >= THROWN:
+        return rows  # whatever is computed from such weights leaves its range sooner or later
     nudged = () if code == OVERFLOW else (instead(goal, nudge=NUDGE),)
     wider = (instead(goal, dtype="float64"),) if evidence.precision != "float64" else ()
     return (*nudged, *rows, *wider)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nan_callbacks.core.sentences import number
+from nan_callbacks.core.stall import BEYOND, LARGEST_ROOT
 from nan_callbacks.diagnosis.evidence import Evidence
 from nan_callbacks.diagnosis.experiments import LOWER_RATE, Experiment, ends_lower, trained
 from nan_callbacks.diagnosis.goal import Goal, Kind, is_calm, stands_still
@@ -61,6 +62,19 @@ def _too_coarse(evidence: Evidence, goal: Goal) -> Hypothesis:
         because=tuple(because),
         experiments=(replace(experiment, requires=lambda treated, _: is_calm(treated), judge=stands_still), experiment),
     )
+
+
+def squared(evidence: Evidence, goal: Goal) -> Hypothesis | None:
+    """NAN110: gradients are finite, their squares are not, and an optimizer that divides by them makes no step."""
+    norms = evidence.history.grad_norms[-BEYOND:]
+    beyond = len(norms) == BEYOND and min(norms) > LARGEST_ROOT
+    if goal.kind is not Kind.STALL or evidence.optimizer_epsilon is None or not beyond:
+        return None
+    because = (
+        f"the norm of the gradients is {number(norms[-1])}, and has been {number(min(norms))} at least for {BEYOND} "
+        f"steps: their squares leave float32, and {evidence.optimizer or 'the optimizer'} divides by the root of them",
+    )
+    return Hypothesis(code=OVERFLOW, score=0.72, because=because, observed=True, settles=True)
 
 
 def made_by_optimizer(evidence: Evidence, goal: Goal) -> Hypothesis | None:
