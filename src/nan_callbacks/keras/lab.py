@@ -19,7 +19,7 @@ from nan_callbacks.diagnosis.origin import ReplayResult
 from nan_callbacks.keras.lab_batch import Changes, cast_batch, own_tensors, select_rows
 from nan_callbacks.keras.lab_hands import ModelRaised, Probe, Turns, Unsupported, Variances, first_built, make_hands
 from nan_callbacks.keras.lab_layers import evidence_of
-from nan_callbacks.keras.lab_start import begin_afresh, begin_with, largest_rate
+from nan_callbacks.keras.lab_start import begin_afresh, begin_with, course_of_rate
 from nan_callbacks.keras.lab_state import computing_in
 from nan_callbacks.keras.layer_probe import LayerProbe, forward
 from nan_callbacks.keras.replay import replay as traced_replay
@@ -82,8 +82,8 @@ class KerasLab:
         self._known: dict[Variation, Trial] = {}
         self._gradients: dict[str, float] = {}
         self._step_seconds: float | None = None
-        self._present_rate = 1.0
-        """Learning rate before a trial over that of the state it begins with: the run will come to it again."""
+        self._course: tuple[float, Callable[[int], float]] | None = None
+        """The present learning rate, and what the state that a trial begins with makes of it: see :meth:`_kept`."""
 
     def on(self, batch: Any) -> KerasLab:
         """The same state with another batch in place of the failed one."""
@@ -201,12 +201,11 @@ class KerasLab:
     def _held_still(self, variation: Variation) -> Iterator[None]:
         with self._hands.held_still():
             saved = self._trusted() if variation.start in (Start.SNAPSHOT, Start.WEIGHTS) else None
-            self._present_rate = 1.0
+            self._course = None
             if saved is not None:
-                before = largest_rate(self.model)
+                present = course_of_rate(self.model)(0)
                 begin_with(self.model, saved, weights_alone=variation.start is Start.WEIGHTS)
-                after = largest_rate(self.model)
-                self._present_rate = before / after if before and after else 1.0
+                self._course = (present, course_of_rate(self.model))
             if variation.start is Start.FRESH:
                 begin_afresh(self.model)
             dtype = variation.dtype
@@ -216,9 +215,9 @@ class KerasLab:
 
     def _train(self, batches: list[Any], variation: Variation, outcome: Outcome) -> None:
         update = variation.steps > 0
-        rate = self._lr_scale * self._present_rate * variation.lr_factor
-        turns = Turns(rate=rate, clip_norm=variation.clip_norm, update=update)
-        for batch in batches:
+        for index, batch in enumerate(batches):
+            rate = self._lr_scale * self._kept(index) * variation.lr_factor
+            turns = Turns(rate=rate, clip_norm=variation.clip_norm, update=update)
             variances = Variances.of(self.model)
             fed = batch if variation.dtype is None else cast_batch(batch, variation.dtype)
             numbers = self._hands.step(fed, turns)
@@ -233,6 +232,12 @@ class KerasLab:
             if update and outcome.is_broken:
                 break
         outcome.parameters_finite = all(_is_finite(variable) for variable in self.model.trainable_variables)
+
+    def _kept(self, updates: int) -> float:
+        """Factor that keeps the present learning rate, to which the run will come again, whatever the schedule was."""
+        present, course = self._course or (0.0, lambda _: 0.0)
+        then = course(updates)
+        return present / then if present and then else 1.0
 
     # -- its batches ---------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -64,10 +64,17 @@ def begin_with(model: Any, values: Mapping[int, Any], *, weights_alone: bool = F
             variable.assign(values[id(variable)])
 
 
-def largest_rate(model: Any) -> float:
-    """The largest learning rate of a model's optimizers, by their schedules; 0 without any."""
+def course_of_rate(model: Any) -> Callable[[int], float]:
+    """The largest learning rate of a model's optimizers, by the number of updates from now on; 0 without any."""
     leaves = [leaf for each in optimizers_of(model) for leaf in leaf_optimizers(each)]
-    return max((float(ops.convert_to_numpy(leaf.learning_rate)) for leaf in leaves), default=0.0)
+    if not leaves:
+        return lambda updates: 0.0
+    leader = max(leaves, key=lambda leaf: float(ops.convert_to_numpy(leaf.learning_rate)))
+    schedule, made = leader._learning_rate, int(ops.convert_to_numpy(leader.iterations))
+    if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
+        return lambda updates: float(ops.convert_to_numpy(schedule(made + updates)))
+    rate = float(ops.convert_to_numpy(leader.learning_rate))
+    return lambda updates: rate
 
 
 def begin_afresh(model: Any) -> None:

@@ -43,6 +43,7 @@ RULES: tuple[Rule, ...] = (
     data.unscaled_data,
     data.unscaled_targets,
     learning_rate.too_high,
+    learning_rate.far_too_high,
     gradients.exploding,
     activations.bad_initialisation,
     activations.blocked_by_zeros,

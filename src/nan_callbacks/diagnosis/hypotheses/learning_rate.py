@@ -94,6 +94,26 @@ def too_high(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     return Hypothesis(code="OPT601", score=score, because=tuple(because), experiments=experiments)
 
 
+def far_too_high(evidence: Evidence, goal: Goal) -> Hypothesis | None:
+    """OPT601 by more than a hundredfold: the growth of the weights in the first steps tells by how much.
+
+    So low a rate moves next to nothing, which would turn off any failure: the loss must fall. And a start at another
+    scale, or other data, are tried before.
+    """
+    factor = SHARE / growth(evidence)
+    if goal.kind is Kind.STALL or not is_early(evidence) or factor >= MUCH_LOWER_RATE / THROWN:
+        return None
+    rate = 10.0 ** math.floor(math.log10(max(factor, LOWEST)))
+    control = goal.base if goal.kind is Kind.DIVERGENCE else snapshot_run(run_steps(evidence), other_batch=True)
+    because = (f"the norm of the weights has grown {number(growth(evidence))}-fold", how_early(evidence))
+    experiments = (trained(control, _falls, lr_factor=rate),)
+    return Hypothesis(code="OPT601", score=0.52, because=because, experiments=experiments, needs_proof=True)
+
+
+def _falls(treated: Measured, controls: Sequence[Measured]) -> bool:
+    return treated.change is not None and treated.change <= STALL
+
+
 def too_low(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     """OPT602: the steps are so short that the loss does not move."""
     if goal.kind is not Kind.STALL:
@@ -164,7 +184,7 @@ def _lower(evidence: Evidence, goal: Goal, early: bool) -> tuple[Experiment, ...
     if goal.kind is Kind.STALL:
         lower = trained(fresh_run(), ends_lower, lr_factor=LOWER_RATE)
         return (replace(lower, judge=_unless_by_heart(evidence, goal.failed)),) if is_unasked(evidence) else (lower,)
-    factors = _factors(evidence)
+    factors = (LOWER_RATE, MUCH_LOWER_RATE)
     if goal.kind is Kind.DIVERGENCE:
         return tuple(trained(goal.base, ends_lower, lr_factor=factor) for factor in factors)
     if early:
@@ -174,11 +194,3 @@ def _lower(evidence: Evidence, goal: Goal, early: bool) -> tuple[Experiment, ...
     # The longer run is for a failure that the shorter one did not bring back; otherwise the shorter ones decide.
     runs = [(snapshot_run(), LOWER_RATE), (snapshot_run(), MUCH_LOWER_RATE), (snapshot_run(LONGER_RUN), LOWER_RATE)]
     return tuple(trained(run, unrest(evidence), lr_factor=factor) for run, factor in runs)
-
-
-def _factors(evidence: Evidence) -> tuple[float, ...]:
-    """Lower rates to try. The growth of the weights in the first steps tells how far too long these were."""
-    gentle = SHARE / growth(evidence)
-    if not is_early(evidence) or gentle >= MUCH_LOWER_RATE / THROWN:
-        return (LOWER_RATE, MUCH_LOWER_RATE)
-    return (10.0 ** math.floor(math.log10(max(gentle, LOWEST))), MUCH_LOWER_RATE)
