@@ -172,7 +172,7 @@ def scanner_with_twelve_bits() -> KerasRun:
 
 
 @enter(
-    finite(Happens.STALL, ("ACT302", "GRAD202", "LOSS403"), rows=None),
+    finite(Happens.STALL, ("ACT302", "GRAD202", "LOSS403", "LOSS404"), rows=None),
     "https://github.com/keras-team/keras/issues/4784",
     "https://github.com/keras-team/keras/issues/126",
     backends=("jax", "torch"),
