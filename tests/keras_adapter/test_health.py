@@ -413,7 +413,8 @@ class Killer(keras.optimizers.SGD):
     def update_step(self, gradient, variable, learning_rate):
         super().update_step(gradient, variable, learning_rate)
         if len(variable.shape) == 1 and variable.shape[0] > 1:
-            self.assign_sub(variable, 100.0 * keras.ops.cast(keras.ops.equal(self._iterations, 20), variable.dtype))
+            now = keras.ops.cast(keras.ops.equal(self._iterations, 20), variable.dtype)
+            self.assign_sub(variable, 100.0 * now * keras.ops.ones_like(gradient))
 
 
 def dying(callback, batches=40):
