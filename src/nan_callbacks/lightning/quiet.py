@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import tempfile
 import types
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -35,7 +36,8 @@ def muted(trainer: Any, module: nn.Module, *, global_step: int | None = None) ->
     with contextlib.ExitStack() as stack:
         for name in MUTED:
             stack.enter_context(_attribute(module, name, _nothing))
-        loggers = [_dummy_logger() for _ in trainer.loggers]
+        folder = stack.enter_context(_passing_folder())
+        loggers = [_dummy_logger(folder) for _ in trainer.loggers]
         stack.enter_context(_attribute(trainer, "_loggers", [each for each in loggers if each is not None]))
         stack.enter_context(_deaf_callbacks(trainer))
         stack.enter_context(_attribute(trainer, "should_stop", trainer.should_stop))
@@ -142,9 +144,32 @@ def _eager() -> Iterator[None]:
         yield
 
 
-def _dummy_logger() -> Any:
+@contextlib.contextmanager
+def _passing_folder() -> Iterator[Callable[[], str]]:
+    """Makes a folder when it is first asked for; it is gone afterwards."""
+    made: list[tempfile.TemporaryDirectory[str]] = []
+
+    def folder() -> str:
+        if not made:
+            made.append(tempfile.TemporaryDirectory(prefix="nan_callbacks_", ignore_cleanup_errors=True))
+        return made[0].name
+
+    try:
+        yield folder
+    finally:
+        for each in made:
+            each.cleanup()
+
+
+def _dummy_logger(folder: Callable[[], str]) -> Any:
+    """A logger that hears nothing.
+
+    Args:
+        folder: Returns where steps may write, such as images into ``trainer.log_dir``.
+    """
     for library in LIBRARIES:
         dummy = getattr(library.loggers.logger, "DummyLogger", None)
         if dummy is not None:
-            return dummy()
+            where = property(lambda _: folder())
+            return type("SilentLogger", (dummy,), {"save_dir": where, "log_dir": where, "root_dir": where})()
     return None
