@@ -459,19 +459,21 @@ def mlp(activation, depth=4, width=WIDTH):
     return nn.Sequential(*layers, nn.Linear(width, 1))
 
 
-class KickedReLU(Module):
-    """One step with a huge learning rate kills the units; afterwards all is as before."""
+class DyingReLU(Module):
+    """Biases that no input of the hidden layers can overcome, from the 22nd batch on."""
 
-    def __init__(self, kick=20):
+    def __init__(self):
         super().__init__(mlp(nn.ReLU), optimizer=lambda p: torch.optim.SGD(p, lr=0.01))
-        self.kick = kick
 
     def on_train_batch_start(self, batch, batch_idx):
-        self.optimizers().param_groups[0]["lr"] = 30.0 if batch_idx == self.kick else 0.01
+        if batch_idx == 21:
+            for layer in self.net[:-1]:
+                if isinstance(layer, nn.Linear):
+                    layer.bias.data -= 100.0
 
 
 def test_rectifiers_that_die_are_told():
-    run = fit(KickedReLU, healthy_batches(60), guard=watching())
+    run = fit(DyingReLU, healthy_batches(60), guard=watching())
 
     assert set(told(run)) & {"ACT308", "GRAD202"}
     assert told(run).count("ACT308") <= 1
@@ -480,15 +482,15 @@ def test_rectifiers_that_die_are_told():
 
 def test_the_same_run_is_told_of_in_the_record_and_changes_no_total(tmp_path):
     path = tmp_path / "events.jsonl"
-    run = fit(KickedReLU, healthy_batches(60), guard=watching(events_path=path))
+    run = fit(DyingReLU, healthy_batches(60), guard=watching(events_path=path))
 
     assert path.read_text().count('"event": "health"') == len(told(run)) > 0
     assert run.guard.summary["skipped_steps"] == 0
 
 
 def test_ignored_codes_are_not_told():
-    codes = set(told(fit(KickedReLU, healthy_batches(60), guard=watching())))
-    run = fit(KickedReLU, healthy_batches(60), guard=watching(ignore=sorted(codes)))
+    codes = set(told(fit(DyingReLU, healthy_batches(60), guard=watching())))
+    run = fit(DyingReLU, healthy_batches(60), guard=watching(ignore=sorted(codes)))
 
     assert codes
     assert told(run) == []
@@ -1003,7 +1005,7 @@ def test_a_checkpoint_carries_what_the_samples_have_shown(tmp_path):
             if batch_idx == 21:  # ill, and not yet told
                 trainer.save_checkpoint(tmp_path / "broken-off.ckpt")
 
-    unbroken = fit(KickedReLU, healthy_batches(60), Save(), guard=watching())
+    unbroken = fit(DyingReLU, healthy_batches(60), Save(), guard=watching())
     state = torch.load(tmp_path / "broken-off.ckpt", weights_only=False)["callbacks"][unbroken.guard.state_key]
     resumed = health.HealthMonitor(1)
     resumed.load_state_dict(state["health"])
