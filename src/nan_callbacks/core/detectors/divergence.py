@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -164,6 +164,11 @@ class Mark:
     level: float
 
 
+def _level_of(losses: Iterable[float]) -> float:
+    """Level at a mark; of one loss at least."""
+    return median(list(losses)[-MARK_STEPS:])
+
+
 def _plateau_of(first: float, second: float) -> float:
     """Level of the plateau that two marks in a row are on; 0 if they are on none."""
     lower = min(first, second)
@@ -258,10 +263,10 @@ class DivergenceDetector:
 
     def level(self) -> float | None:
         """Of the last losses; None before the first one."""
-        return median(list(self._losses)[-MARK_STEPS:]) if self._losses else None
+        return _level_of(self._losses) if self._losses else None
 
     def _add_mark(self, norm: float) -> None:
-        self._marks.append(Mark(norm, median(list(self._losses)[-MARK_STEPS:])))
+        self._marks.append(Mark(norm, _level_of(self._losses)))
         while not self._parole and len(self._marks) > (MOST_MARKS if self._waiting else MARKS):
             forgotten = self._marks.popleft()
             self._plateau = _plateau_of(forgotten.level, self._marks[0].level) or self._plateau
