@@ -35,6 +35,8 @@ class Part(enum.StrEnum):
     """Written blind after RECENT had been scored and the rules mended by it: mistakes told in question threads."""
     BEYOND = "beyond"
     """Written blind after FURTHER had been scored and the rules mended by it: models that no part had."""
+    NOVEL = "novel"
+    """Written blind after BEYOND had been scored and the rules mended by it, and by other people's models."""
 
 
 class Happens(enum.StrEnum):
