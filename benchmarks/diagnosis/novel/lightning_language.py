@@ -245,7 +245,7 @@ class Aligned(LightningModule):
 
 
 @enter(
-    non_finite("NAN112", "divide", ("right = 1 / (kernel", "left = 1 / (kernel"), modules=("",), rows=None),
+    non_finite("NAN112", ("divide", "reciprocal"), ("right = 1 / (kernel", "left = 1 / (kernel"), modules=("",), rows=None),
     "https://github.com/rajewsky-lab/novosparc/issues/50",
     "https://github.com/PythonOT/POT/issues/54",
 )
