@@ -22,9 +22,7 @@ class Regressor(LightningModule):
     def __init__(self, columns: int, rate: float, hidden: type[nn.Module] = nn.ReLU) -> None:
         super().__init__()
         self.rate = rate
-        self.net = nn.Sequential(
-            nn.Linear(columns, 64), hidden(), nn.Linear(64, 32), hidden(), nn.Linear(32, 1)
-        )
+        self.net = nn.Sequential(nn.Linear(columns, 64), hidden(), nn.Linear(64, 32), hidden(), nn.Linear(32, 1))
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         x, y = batch
@@ -43,9 +41,7 @@ def column_that_was_passed_through() -> LightningRun:
     """Ten columns were standardised, the salary went through the column transformer as it was: around 52 000."""
     x, y = regression(1280)
     salary = np.random.default_rng(3).normal(52_000, 9_000, (1280, 1)).astype("float32")
-    return LightningRun(
-        Regressor(11, 0.01), in_order(np.concatenate([x, salary], 1), y, size=32), {"max_epochs": 1}
-    )
+    return LightningRun(Regressor(11, 0.01), in_order(np.concatenate([x, salary], 1), y, size=32), {"max_epochs": 1})
 
 
 class Policies(LightningModule):
@@ -65,9 +61,7 @@ class Policies(LightningModule):
 
 
 @enter(
-    Truth(
-        happens=Happens.EXCEPTION, causes=("DATA511",), kind="exception", operations=("IndexError",), rows=(21,)
-    ),
+    Truth(happens=Happens.EXCEPTION, causes=("DATA511",), kind="exception", operations=("IndexError",), rows=(21,)),
     "https://github.com/dreamquark-ai/tabnet/issues/474",
     "https://github.com/fastai/fastai/issues/1423",
 )
@@ -132,9 +126,7 @@ class Valuation(LightningModule):
 
     def __init__(self) -> None:
         super().__init__()
-        self.net = nn.Sequential(
-            nn.Linear(4, 32), nn.Sigmoid(), nn.Linear(32, 32), nn.Sigmoid(), nn.Linear(32, 1)
-        )
+        self.net = nn.Sequential(nn.Linear(4, 32), nn.Sigmoid(), nn.Linear(32, 32), nn.Sigmoid(), nn.Linear(32, 1))
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         x, sold = batch

@@ -200,7 +200,9 @@ class Actor(LightningModule):
 
     def __init__(self, gain: float) -> None:
         super().__init__()
-        self.net = nn.Sequential(nn.Linear(10, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 2), nn.Tanh())
+        self.net = nn.Sequential(
+            nn.Linear(10, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 2), nn.Tanh()
+        )
         for layer in self.net:
             if isinstance(layer, nn.Linear):
                 nn.init.orthogonal_(layer.weight, gain=gain)
@@ -219,7 +221,7 @@ class Actor(LightningModule):
     "https://github.com/ikostrikov/pytorch-a2c-ppo-acktr-gail/issues/199",
 )
 def actor_with_a_gain_of_a_hundred() -> LightningRun:
-    """Orthogonal weights with a gain of 100 in front of every tanh: all units, and the actions, stand at their stops."""
+    """Orthogonal weights with a gain of 100 before every tanh: all units, and the actions, stand at their stops."""
     state, wheel = regression(1280)
     action = 0.8 * np.tanh(np.concatenate([wheel, state[:, :1] - state[:, 1:2]], axis=1))
     return LightningRun(Actor(100.0), in_order(state, action.astype("float32"), size=32), {"max_epochs": 2})

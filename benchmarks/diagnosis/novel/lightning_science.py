@@ -1,4 +1,4 @@
-"""Sciences, in Lightning: rotations, medicine, hierarchies, survival, equations, graphs of sound, shops."""
+"""Sciences, in Lightning: rotations, medicine, hierarchies, survival, equations, acoustics."""
 
 from __future__ import annotations
 
@@ -89,9 +89,7 @@ class Tablets(LightningModule):
 
 
 @enter(
-    non_finite(
-        ("NAN113", "NAN110"), "exp", "risen = 1 - torch.exp(", phase=None, modules=("uptake",), rows=(19,)
-    ),
+    non_finite(("NAN113", "NAN110"), "exp", "risen = 1 - torch.exp(", phase=None, modules=("uptake",), rows=(19,)),
     "https://github.com/pytorch/pytorch/issues/156212",
     "https://github.com/tensorflow/tensorflow/issues/2540",
 )
@@ -133,13 +131,18 @@ class Taxonomy(LightningModule):
 
 @enter(
     non_finite(
-        ("NAN114", "NAN113"), ("acosh", "arccosh"), "return torch.acosh(height", phase=None, modules=("distance",), rows=(8,)
+        ("NAN114", "NAN113"),
+        ("acosh", "arccosh"),
+        "return torch.acosh(height",
+        phase=None,
+        modules=("distance",),
+        rows=(8,),
     ),
     "https://github.com/geomstats/geomstats/pull/273",
     "https://github.com/geoopt/geoopt/pull/121",
 )
 def species_under_two_names() -> LightningRun:
-    """One pair is one animal under two names: acosh of what rounding makes of 1."""
+    """One pair is one animal under two names: acosh at 1, or at what rounding makes of 1, where it is vertical."""
     images, labels = digits(1280)
     other = np.roll(np.arange(1280), 1)
     twin = 30 * 32 + 8

@@ -40,13 +40,13 @@ class Proxies(LightningModule):
     "https://github.com/KevinMusgrave/pytorch-metric-learning/issues/206",
 )
 def proxies_that_are_pushed_away() -> LightningRun:
-    """The other proxies are pushed away for ever; at a distance of ten, exp(-d²) is zero for each, and so is the sum."""
+    """The other proxies are pushed away for ever; from a distance of ten on exp(-d²) is 0, and so is their sum."""
     images, labels = digits(1280)
     return LightningRun(Proxies(), in_order(images, labels, size=32), {"max_epochs": 3})
 
 
 class Towers(LightningModule):
-    """A tower for readers and one for books; the other books of the batch are the negatives, corrected by popularity."""
+    """Towers for readers and for books; other books of the batch are the negatives, corrected by popularity."""
 
     def __init__(self, popularity: np.ndarray) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class Towers(LightningModule):
     "https://github.com/tensorflow/recommenders/issues/257",
 )
 def book_that_had_not_been_lent_yet() -> LightningRun:
-    """Popularity was counted last month; a book that came since then has a share of 0, and its score is corrected by log 0."""
+    """Popularity was counted last month; a book that came since has a share of 0, and its score is less log 0."""
     rng = np.random.default_rng(1)
     book = rng.integers(0, 50, 1280)
     book[34 * 32 + 20] = 50

@@ -1,4 +1,4 @@
-"""Sound runs that look risky, in Lightning: gaps that are masked, impossible alignments, free bits, flows, long steps."""
+"""Sound runs that look risky, in Lightning: masked gaps, impossible alignments, free bits, flows, long steps."""
 
 from __future__ import annotations
 
@@ -220,6 +220,4 @@ def restarts_over_sentences_of_one_word() -> LightningRun:
     strange = rng.random(words.shape) < 0.3
     words[strange] = rng.integers(1, 61, strange.sum())
     words[np.arange(8) >= rng.integers(1, 9, (1280, 1))] = 0
-    return LightningRun(
-        Restarted(), in_order(words, topic, size=32), {"max_epochs": 3, "gradient_clip_val": 0.5}
-    )
+    return LightningRun(Restarted(), in_order(words, topic, size=32), {"max_epochs": 3, "gradient_clip_val": 0.5})
