@@ -171,7 +171,7 @@ class Fraud(LightningModule):
     "https://library.kiwix.org/datascience.stackexchange.com_en_all_2021-04/A/question/24511.html",
 )
 def frauds_at_the_end_of_the_file() -> LightningRun:
-    """The file is sorted by its label and not shuffled: forty batches of honest orders, then frauds alone."""
+    """The file is sorted by its label and not shuffled: dozens of batches of honest orders, then frauds alone."""
     x, fraud = two_blobs(1600, gap=2.0)
     order = np.argsort(fraud[:, 0], kind="stable")
     honest = int((fraud == 0).sum()) // 32 * 32

@@ -130,7 +130,7 @@ def tags_that_end_in_a_rectifier() -> LightningRun:
 class Low(nn.Module):
     """A frozen layer with an adapter of low rank beside it."""
 
-    def __init__(self, frozen: nn.Linear, rank: int = 4, alpha: int = 16) -> None:
+    def __init__(self, frozen: nn.Linear, rank: int = 4, alpha: int = 4) -> None:
         super().__init__()
         self.frozen = frozen.requires_grad_(False)
         self.down = nn.Parameter(torch.randn(rank, frozen.in_features) / frozen.in_features**0.5)
@@ -169,7 +169,7 @@ class Adapted(LightningModule):
     "https://github.com/UCSB-AI/PEViT/issues/5",
 )
 def adapter_at_a_rate_of_one_half() -> LightningRun:
-    """Adapters of low rank at a rate of 0.5, times alpha over rank: what the base knew is gone after a step."""
+    """Adapters of low rank at a rate of 0.5: what the frozen base knew is gone after two steps."""
     rng = np.random.default_rng(4)
     x = rng.normal(size=(1280, 24)).astype("float32")
     base = np.tanh(x[:, :6]).sum(1, keepdims=True).astype("float32")
