@@ -25,3 +25,10 @@ if BACKEND:
 
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+        # The autotuner of tf.data sleeps up to a minute, and the garbage collector waits for it wherever an iterator
+        # was left before its end: whole tests would stand still, and whatever keeps to a budget of time would give up.
+        untuned = tf.data.Options()
+        untuned.autotune.enabled = False
+        plain_iter = tf.data.Dataset.__iter__
+        tf.data.Dataset.__iter__ = lambda dataset: plain_iter(dataset.with_options(untuned))
