@@ -23,7 +23,7 @@ class InBatchSoftmax(layers.Layer):
 
     def call(self, pair: Any) -> Any:
         users, items = pair
-        weight = ops.exp(ops.matmul(users, ops.transpose(items)) / 0.05)
+        weight = ops.exp(ops.matmul(users, ops.transpose(items)) / 0.04)
         return -ops.log(ops.diagonal(weight) / ops.sum(weight, axis=1))
 
 
@@ -43,7 +43,7 @@ def what_came_out(y_true: Any, y_pred: Any) -> Any:
     "https://github.com/tfzhou/ContrastiveSeg/issues/20",
 )
 def towers_that_are_never_brought_to_length_one() -> KerasRun:
-    """A two-tower recommender: dot products over a temperature of a twentieth go into a bare exponential."""
+    """A two-tower recommender: dot products over a temperature of 0.04 go into a bare exponential."""
     rng = np.random.default_rng(1)
     taste = rng.normal(size=(1280, 6))
     user = (taste @ rng.normal(size=(6, 12)) / 3 + 0.05 * rng.normal(size=(1280, 12))).astype("float32")
