@@ -23,7 +23,7 @@ FIT: dict[str, Any] = {"batch_size": 32, "epochs": 1, "shuffle": False}
     "https://github.com/keras-team/keras/issues/16296",
 )
 def normalisation_that_was_never_adapted() -> KerasRun:
-    """A Normalization layer stands first, but nobody called `adapt`: rooms, incomes and inhabitants pass as they are."""
+    """A Normalization layer stands first, but nobody called `adapt`: rooms and inhabitants pass as they are."""
     z, y = regression(1280)
     scale = np.array([1.5, 12.0, 2.0, 0.5, 1100.0, 3.0, 2.0, 2.0, 40.0, 1.0])
     centre = np.array([3.9, 28.0, 5.4, 1.1, 1400.0, 3.0, 35.0, -119.0, 60.0, 0.0])
@@ -108,9 +108,7 @@ def identifiers_that_fall_into_one_bucket() -> KerasRun:
 
 
 @enter(
-    Truth(
-        happens=Happens.EXCEPTION, causes=("DATA511",), kind="exception", operations=("IndexError",), rows=(7, 18)
-    ),
+    Truth(happens=Happens.EXCEPTION, causes=("DATA511",), kind="exception", operations=("IndexError",), rows=(7, 18)),
     "https://github.com/TannerGilbert/Tutorials/issues/1",
     "https://github.com/keras-team/keras/issues/11819",
     backends=("torch",),
@@ -148,7 +146,7 @@ class Pinball(keras.losses.Loss):
     "https://github.com/keras-team/keras/issues/4781",
 )
 def ninth_decile_of_a_row_of_waiting_times() -> KerasRun:
-    """A loss class of one's own compares a vector of waiting times with a column of forecasts: each with every other."""
+    """A loss class of one's own compares a vector of times with a column of forecasts: each with every other."""
     x, _ = regression(1280)
     rng = np.random.default_rng(5)
     wait = (3.0 * x[:, 0] + 2.0 * x[:, 1] + 0.2 * rng.normal(size=1280)).astype("float32")

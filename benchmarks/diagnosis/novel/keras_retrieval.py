@@ -36,9 +36,7 @@ def what_came_out(y_true: Any, y_pred: Any) -> Any:
 
 
 @enter(
-    non_finite(
-        "NAN110", "exp", "weight = ops.exp(ops.matmul(users", modules=("in_batch_softmax",), rows=None
-    ),
+    non_finite("NAN110", "exp", "weight = ops.exp(ops.matmul(users", modules=("in_batch_softmax",), rows=None),
     "https://github.com/huggingface/sentence-transformers/issues/2774",
     "https://github.com/tfzhou/ContrastiveSeg/issues/20",
 )
@@ -192,8 +190,6 @@ def capsules_that_see_an_empty_field() -> KerasRun:
     """A capsule's pose is divided by its own length; for an empty picture all poses are zero."""
     images, labels = digits(1280)
     images[26 * 32 + 25] = 0
-    model = keras.Sequential(
-        [keras.Input((64,)), Capsules(name="capsules"), layers.Flatten(), layers.Dense(10)]
-    )
+    model = keras.Sequential([keras.Input((64,)), Capsules(name="capsules"), layers.Flatten(), layers.Dense(10)])
     model.compile(optimizer=keras.optimizers.Adam(5e-3), loss=SPARSE)
     return KerasRun(model, images, labels, FIT)

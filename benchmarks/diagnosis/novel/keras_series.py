@@ -85,7 +85,9 @@ def weather_stations_that_report_fahrenheit() -> KerasRun:
     centre, spread = 10.0, 8.0
     past, after = centre + spread * x, centre + spread * y
     past[30 * 32 :], after[30 * 32 :] = past[30 * 32 :] * 1.8 + 32, after[30 * 32 :] * 1.8 + 32
-    model = keras.Sequential([keras.Input((24, 1)), layers.Flatten(), layers.Dense(32, activation="relu"), layers.Dense(1)])
+    model = keras.Sequential(
+        [keras.Input((24, 1)), layers.Flatten(), layers.Dense(32, activation="relu"), layers.Dense(1)]
+    )
     model.compile(optimizer=keras.optimizers.Adam(5e-3), loss="mse")
     past, after = (past - centre) / spread, (after - centre) / spread
     return KerasRun(model, past.astype("float32"), after.astype("float32"), {**FIT, "epochs": 1})

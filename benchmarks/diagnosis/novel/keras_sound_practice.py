@@ -32,7 +32,9 @@ def bytes_that_are_rescaled_and_turned() -> KerasRun:
     )
     loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
     model.compile(optimizer=keras.optimizers.Adam(3e-3), loss=loss)
-    return KerasRun(model, np.round(255 * images).reshape(-1, 8, 8, 1), keras.utils.to_categorical(labels, 10), FIT)
+    return KerasRun(
+        model, np.round(255 * images).reshape(-1, 8, 8, 1), keras.utils.to_categorical(labels, 10), {**FIT, "epochs": 2}
+    )
 
 
 @enter(healthy(), "https://keras.io/guides/transfer_learning/", "https://github.com/keras-team/keras/issues/14325")
@@ -99,32 +101,46 @@ def likeness_that_falls_to_minus_one() -> KerasRun:
     return KerasRun(model, x, direction, FIT)
 
 
-@enter(healthy(), "https://keras.io/guides/understanding_masking_and_padding/", "https://github.com/keras-team/keras/issues/7724")
+@enter(
+    healthy(),
+    "https://keras.io/guides/understanding_masking_and_padding/",
+    "https://github.com/keras-team/keras/issues/7724",
+)
 def short_notes_in_long_rows() -> KerasRun:
-    """Notes of two to six words are padded to thirty places; the embedding masks the rest, and gradients are clipped."""
+    """Notes of two to six words are padded to twenty places; the embedding masks the rest, and gradients are clipped."""
     rng = np.random.default_rng(3)
     length = rng.integers(2, 7, 1280)
-    tokens = rng.integers(1, 50, (1280, 30)) * (np.arange(30) < length[:, None])
+    tokens = rng.integers(1, 50, (1280, 20)) * (np.arange(20) < length[:, None])
     urgent = (tokens.max(1) > 40).astype("float32")[:, None]
     model = keras.Sequential(
         [
-            keras.Input((30,), dtype="int32"),
+            keras.Input((20,), dtype="int32"),
             layers.Embedding(50, 16, mask_zero=True),
             layers.GRU(16),
             layers.Dense(1, activation="sigmoid"),
         ]
     )
     model.compile(optimizer=keras.optimizers.Adam(1e-2, global_clipnorm=1.0), loss="binary_crossentropy")
-    return KerasRun(model, tokens.astype("int32"), urgent, FIT)
+    return KerasRun(model, tokens.astype("int32"), urgent, {**FIT, "epochs": 2})
 
 
-@enter(healthy(), "https://keras.io/api/optimizers/learning_rate_schedules/", "https://github.com/keras-team/keras/pull/3525")
+@enter(
+    healthy(),
+    "https://keras.io/api/optimizers/learning_rate_schedules/",
+    "https://github.com/keras-team/keras/pull/3525",
+)
 def restarts_of_a_cosine_with_momentum() -> KerasRun:
     """SGD with Nesterov's momentum at 0.2, taken down by a cosine and started again every thirty steps."""
     images, labels = digits(1280)
     rate = keras.optimizers.schedules.CosineDecayRestarts(0.2, first_decay_steps=30, t_mul=1.0, m_mul=0.8)
     model = keras.Sequential(
-        [keras.Input((64,)), layers.Dense(64, use_bias=False), layers.BatchNormalization(), layers.ReLU(), layers.Dense(10)]
+        [
+            keras.Input((64,)),
+            layers.Dense(64, use_bias=False),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            layers.Dense(10),
+        ]
     )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer=keras.optimizers.SGD(rate, momentum=0.9, nesterov=True), loss=loss)
@@ -142,7 +158,9 @@ class Draw(layers.Layer):
         return mean + ops.exp(0.5 * log_variance) * keras.random.normal(ops.shape(mean), seed=4)
 
 
-@enter(healthy(), "https://keras.io/examples/generative/vae/", "https://github.com/vanderschaarlab/synthcity/issues/331")
+@enter(
+    healthy(), "https://keras.io/examples/generative/vae/", "https://github.com/vanderschaarlab/synthcity/issues/331"
+)
 def codes_whose_spread_is_bounded() -> KerasRun:
     """A variational autoencoder that sums over all pixels, so that its loss is in the tens; its variances are bounded."""
     images, _ = digits(1280)
