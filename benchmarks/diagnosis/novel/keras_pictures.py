@@ -76,7 +76,7 @@ def cats_and_dogs_as_one_category() -> KerasRun:
         [
             keras.Input((64,)),
             layers.Reshape((8, 8, 1)),
-            layers.RandomTranslation(0.05, 0.05, seed=1),
+            layers.RandomBrightness(0.1, value_range=(0, 1), seed=1),
             layers.Conv2D(16, 3, activation="relu"),
             layers.Flatten(),
             layers.Dense(32, activation="relu"),

@@ -125,7 +125,7 @@ class RestoreBest(keras.callbacks.Callback):
     backends=("torch",),
 )
 def restored_to_what_it_took_for_the_best() -> KerasRun:
-    """A callback restores the "best" weights after thirty steps without a record; it keeps those of the highest loss."""
+    """A callback restores the "best" weights after thirty steps without a record: those of the highest loss."""
     x, sold = two_blobs(1280)
     model = keras.Sequential(
         [keras.Input((8,)), layers.Dense(32, activation="relu"), layers.Dense(1, activation="sigmoid")]

@@ -21,7 +21,7 @@ SPARSE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     "https://taourl.com/read-2580372.html",
 )
 def lstm_with_rectified_cells() -> KerasRun:
-    """The tutorial's LSTM with `activation="relu"`: over sixty steps nothing bounds the cell, and nothing the gradient."""
+    """The tutorial's LSTM with `activation="relu"`: nothing bounds the cell over sixty steps, nor the gradient."""
     x, y = waves(1280, length=60, seed=1)
     model = keras.Sequential(
         [
