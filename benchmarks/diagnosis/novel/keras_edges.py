@@ -197,7 +197,13 @@ class Radius(layers.Layer):
 
 
 @enter(
-    non_finite("OPT604", ("square", "multiply", "power", "sum"), None, modules=("radius",), rows=(21,)),
+    non_finite(
+        "OPT604",
+        ("square", "multiply", "power"),
+        "squared = ops.sum(ops.square(joints), axis=-1)",
+        modules=("radius",),
+        rows=(21,),
+    ),
     "https://github.com/keras-team/keras/issues/16552",
     "https://github.com/keras-team/keras/issues/22586",
 )

@@ -64,7 +64,7 @@ def first_yolo(y_true: Any, y_pred: Any) -> Any:
     "https://github.com/pjreddie/darknet/issues/1824",
 )
 def box_of_negative_width() -> KerasRun:
-    """The first YOLO's loss takes the root of predicted widths; one picture is too dark, and its width comes out below zero."""
+    """The first YOLO's loss takes the root of predicted widths; those of a picture that is too dark are negative."""
     rng = np.random.default_rng(2)
     low = rng.uniform(0, 10, (1280, 2))
     size = rng.uniform(0.3, 6, (1280, 2))

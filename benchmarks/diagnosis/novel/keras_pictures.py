@@ -24,13 +24,14 @@ def blobs(rows: int, seed: int, radius: float = 3.0) -> tuple[np.ndarray, np.nda
     return (mask + 0.3 * rng.normal(size=mask.shape)).astype("float32"), mask
 
 
-# -- LOSS403, LOSS404: the activation at the end ---------------------------------------------------------------------
+# -- LOSS403, LOSS404: the activation at the end (on TensorFlow Keras finds the scores before the activation) ----------
 
 
 @enter(
     finite(Happens.STALL, "LOSS403"),
     "https://github.com/keras-team/keras/issues/11286",
     "https://codemia.io/knowledge-hub/path/keras_model_gets_constant_loss_and_accuracy",
+    backends=("jax", "torch"),
 )
 def small_lesions_through_two_sigmoids() -> KerasRun:
     """A segmentation of small spots: the last convolution has a sigmoid, and the loss is told that it gets logits."""
@@ -51,6 +52,7 @@ def small_lesions_through_two_sigmoids() -> KerasRun:
     finite(Happens.STALL, "LOSS404"),
     "https://github.com/jocicmarko/ultrasound-nerve-segmentation/issues/18",
     "https://geek-tips.imtqy.com/articles/557592/index.html",
+    backends=("jax", "torch"),
 )
 def softmax_over_a_mask_of_one_channel() -> KerasRun:
     """A U-Net ends in a convolution with one filter and a softmax: every pixel is foreground with probability one."""
@@ -68,6 +70,7 @@ def softmax_over_a_mask_of_one_channel() -> KerasRun:
     finite(Happens.STALL, ("LOSS404", "DATA508")),
     "https://stats.stackexchange.com/questions/565956/confused-with-binary-cross-entropy-vs-categorical-cross-entropy",
     "https://boohere.com/de/detail/80265.html",
+    backends=("jax", "torch"),
 )
 def cats_and_dogs_as_one_category() -> KerasRun:
     """One sigmoid unit and the categorical cross entropy: a single category always has all the probability."""

@@ -23,7 +23,7 @@ class InBatchSoftmax(layers.Layer):
 
     def call(self, pair: Any) -> Any:
         users, items = pair
-        weight = ops.exp(ops.matmul(users, ops.transpose(items)) / 0.04)
+        weight = ops.exp(ops.matmul(users, ops.transpose(items)) / 0.1)
         return -ops.log(ops.diagonal(weight) / ops.sum(weight, axis=1))
 
 
@@ -36,20 +36,23 @@ def what_came_out(y_true: Any, y_pred: Any) -> Any:
 
 
 @enter(
-    non_finite("NAN110", "exp", "weight = ops.exp(ops.matmul(users", modules=("in_batch_softmax",), rows=None),
+    non_finite(
+        ("NAN110", "DATA503"), "exp", "weight = ops.exp(ops.matmul(users", modules=("in_batch_softmax",), rows=(13,)
+    ),
     "https://github.com/huggingface/sentence-transformers/issues/2774",
     "https://github.com/tfzhou/ContrastiveSeg/issues/20",
 )
 def towers_that_are_never_brought_to_length_one() -> KerasRun:
-    """A two-tower recommender: dot products over a temperature of 0.04 go into a bare exponential."""
+    """A two-tower recommender: dot products over a temperature of 0.1 are exponentiated, also a crawler's."""
     rng = np.random.default_rng(1)
     taste = rng.normal(size=(1280, 6))
-    user = (taste @ rng.normal(size=(6, 12)) / 3 + 0.05 * rng.normal(size=(1280, 12))).astype("float32")
-    item = (taste @ rng.normal(size=(6, 10)) / 3 + 0.05 * rng.normal(size=(1280, 10))).astype("float32")
+    user = (taste @ rng.normal(size=(6, 12)) / 6 + 0.05 * rng.normal(size=(1280, 12))).astype("float32")
+    item = (taste @ rng.normal(size=(6, 10)) / 6 + 0.05 * rng.normal(size=(1280, 10))).astype("float32")
+    user[34 * 32 + 13] *= 200
     left, right = keras.Input((12,)), keras.Input((10,))
     cost = InBatchSoftmax(name="in_batch_softmax")([tower(12, "users")(left), tower(10, "items")(right)])
     model = keras.Model([left, right], cost)
-    model.compile(optimizer=keras.optimizers.Adam(1e-2), loss=what_came_out)
+    model.compile(optimizer=keras.optimizers.Adam(4e-3), loss=what_came_out)
     return KerasRun(model, [user, item], np.zeros((1280,), "float32"), FIT)
 
 

@@ -47,7 +47,8 @@ def dilated_stack_of_sigmoids() -> KerasRun:
         layers.Conv1D(16, 2, dilation_rate=2 ** (depth % 5), padding="causal", activation="sigmoid")
         for depth in range(10)
     ]
-    model = keras.Sequential([keras.Input((40, 1)), *stack, layers.Lambda(lambda h: h[:, -1]), layers.Dense(1)])
+    head = layers.Dense(1, kernel_initializer=keras.initializers.RandomNormal(stddev=0.01))
+    model = keras.Sequential([keras.Input((40, 1)), *stack, layers.Lambda(lambda h: h[:, -1]), head])
     model.compile(optimizer=keras.optimizers.Adam(1e-3), loss="mse")
     return KerasRun(model, x, y, FIT)
 
@@ -67,10 +68,10 @@ def word_vectors_from_a_wide_normal() -> KerasRun:
             keras.Input((20,), dtype="int32"),
             layers.Embedding(81, 32, embeddings_initializer=keras.initializers.RandomNormal(stddev=50.0)),
             layers.LSTM(32),
-            layers.Dense(1, activation="sigmoid"),
+            layers.Dense(1, activation="sigmoid", kernel_initializer=keras.initializers.RandomNormal(stddev=0.02)),
         ]
     )
-    model.compile(optimizer=keras.optimizers.Adam(1e-3), loss="binary_crossentropy")
+    model.compile(optimizer=keras.optimizers.Adam(3e-3), loss="binary_crossentropy")
     return KerasRun(model, tokens.astype("int32"), mood, FIT)
 
 
