@@ -1,6 +1,7 @@
 """How deep a cut must be: descents into a bowl, whose best rate is known."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -21,6 +22,7 @@ class Bowl:
     step_seconds: float = 0.0
     supported: bool = True
     broken: bool = False
+    breaks_at_the_end: bool | Callable[[float], bool] = False
     ran: list[Variation] = field(default_factory=list)
 
     def run(self, variation: Variation) -> Trial:
@@ -31,6 +33,9 @@ class Bowl:
             place *= 1.0 - self.rate * variation.lr_factor
         if self.broken:
             losses[3:] = [math.nan]
+        ends = self.breaks_at_the_end
+        if ends(self.rate * variation.lr_factor) if callable(ends) else ends:
+            losses[-1] = math.inf
         return Trial(variation=variation, supported=self.supported, losses=tuple(losses))
 
 
@@ -59,6 +64,17 @@ def test_the_cut_that_is_meant_is_kept_if_a_deeper_one_ends_no_lower(rate):
 )
 def test_a_cut_that_cannot_be_judged_is_kept(bowl):
     assert cut_for(bowl) == 0.5
+
+
+def test_a_batch_that_breaks_at_any_rate_is_not_tried_at_all_of_them():
+    bowl = Bowl(0.5, breaks_at_the_end=True)
+    assert cut_for(bowl) == 0.5
+    assert len(bowl.ran) == 2
+
+
+def test_a_rate_at_which_the_failed_batch_alone_breaks_may_still_be_too_high():
+    bowl = Bowl(30, breaks_at_the_end=lambda rate: rate > 4.0)
+    assert cut_for(bowl) == 0.03125
 
 
 def test_losses_below_zero_are_told_apart_as_well():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from nan_callbacks.core.observation import StepObservation
 from nan_callbacks.diagnosis.evidence import History
@@ -32,6 +33,9 @@ higher in all of ``benchmarks/faults``; before, the best rate ends at two thirds
 GRADUALLY = 2.0
 """Growth of the rate from one step to the next up to which a schedule has led there, and will again."""
 
+ENOUGH = 2
+"""Rates at which everything goes well until the failed batch, which breaks: it does so at any."""
+
 SECONDS = 30.0
 """What the trials of one rollback may take. Larger models keep the cut of the ladder."""
 
@@ -52,18 +56,19 @@ def cut_by_trials(lab: Lab, cut: float, history: History, seen: StepObservation)
     if STEPS * lab.step_seconds > SECONDS / 2:
         return cut
     began = time.perf_counter()
-    best, best_end, brings_down = cut, math.inf, False
+    best, best_end, brings_down, to_blame = cut, math.inf, False, 0
     for power in range(MOST):
         tried = cut * DEEPER**power
         trial = lab.run(Variation(start=Start.SNAPSHOT, steps=STEPS, lr_factor=tried * usual))
         if not trial.supported:
             return cut
         end = _end(trial)
-        if power == 0 or end < best_end - (1.0 - CLEARLY) * abs(best_end):
+        if power == 0 or _clearly_lower(end, best_end):
             best, best_end, brings_down = tried, end, _brings_down(trial)
         elif brings_down and end > best_end:
             break
-        if time.perf_counter() - began > SECONDS:
+        to_blame += _breaks_at_the_failed_batch(trial)
+        if to_blame == ENOUGH or time.perf_counter() - began > SECONDS:
             break
     return best if brings_down else cut
 
@@ -81,6 +86,18 @@ def _reached(rates: Sequence[float]) -> float:
 
 def _end(trial: Trial) -> float:
     return tail(trial.losses) if is_finite(trial) and trial.losses else math.inf
+
+
+def _clearly_lower(end: float, best: float) -> bool:
+    if not math.isfinite(best):
+        return math.isfinite(end)
+    return end < best - (1.0 - CLEARLY) * abs(best)
+
+
+def _breaks_at_the_failed_batch(trial: Trial) -> bool:
+    """Whether the last step was the first that is not finite: the failed batch comes last."""
+    before = replace(trial, losses=trial.losses[:-1], grad_norms=trial.grad_norms[: STEPS - 1], parameters_finite=True)
+    return not trial.raised and not is_finite(trial) and len(trial.losses) == STEPS and is_finite(before)
 
 
 def _brings_down(trial: Trial) -> bool:
