@@ -59,7 +59,7 @@ def test_the_cut_that_is_meant_is_kept_if_a_deeper_one_ends_no_lower(rate):
 
 @pytest.mark.parametrize(
     "bowl",
-    [Bowl(0.5, broken=True), Bowl(0.5, supported=False), Bowl(0.5, start=0.0), Bowl(0.5, step_seconds=5.0)],
+    [Bowl(0.5, broken=True), Bowl(0.5, supported=False), Bowl(0.5, start=0.0), Bowl(0.5, step_seconds=100.0)],
     ids=["it breaks at every rate", "it cannot be tried", "nothing is left to learn", "it would take too long"],
 )
 def test_a_cut_that_cannot_be_judged_is_kept(bowl):

@@ -30,5 +30,8 @@ if BACKEND:
         # was left before its end: whole tests would stand still, and whatever keeps to a budget of time would give up.
         untuned = tf.data.Options()
         untuned.autotune.enabled = False
-        plain_iter = tf.data.Dataset.__iter__
+        plain_iter, plain_distribute = tf.data.Dataset.__iter__, tf.distribute.Strategy.experimental_distribute_dataset
         tf.data.Dataset.__iter__ = lambda dataset: plain_iter(dataset.with_options(untuned))
+        tf.distribute.Strategy.experimental_distribute_dataset = lambda strategy, dataset, *args, **options: (
+            plain_distribute(strategy, dataset.with_options(untuned), *args, **options)
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import keras
@@ -66,8 +67,9 @@ class LayerWatch:
         except (Unsupported, ModelRaised):
             return (), time.perf_counter() - began + self._before.seconds
         gradients = _gradients(self._model, readings)
-        moments = {} if self._state() is not None else _at_epsilon(self._model)
-        with self._hands.held_still():  # on JAX the variables hold their values only here
+        handed_around = self._state() is not None  # on JAX the variables hold their values only while held still
+        moments = {} if handed_around else _at_epsilon(self._model)
+        with self._hands.held_still() if handed_around else nullcontext():
             ends = ends_of(passages)
             layers = [
                 layer
