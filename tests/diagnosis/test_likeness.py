@@ -14,7 +14,9 @@ DRAWN = np.random.default_rng(0).normal(size=(32, 6))
         (np.full((24, 6), 0.1), True),
         (np.repeat(np.array([[0.3], [0.2], [0.1], [0.4]]), 8, axis=0) * np.ones(6), True),
         (np.full((8, 4, 3, 3), 0.5), True),
+        (np.concatenate([np.zeros((4, 6)), np.full((4, 6), 0.3), DRAWN[:4]]), True),
         (DRAWN, False),
+        (np.stack([np.roll(DRAWN[0].round(1), shift) for shift in range(6)]), False),
         (DRAWN[:4], False),
         (np.zeros((24, 6)), False),
         (np.concatenate([DRAWN[:1], DRAWN]), False),
@@ -24,8 +26,8 @@ DRAWN = np.random.default_rng(0).normal(size=(32, 6))
         (np.zeros((4, 0)), False),
     ],
     ids=[
-        "one number", "four gates", "convolution", "drawn", "few drawn", "zeros", "two copies", "nan", "too few",
-        "no units", "no inputs",
+        "one number", "four gates", "convolution", "behind zeros", "drawn", "equal sums", "few drawn", "zeros",
+        "two copies", "nan", "too few", "no units", "no inputs",
     ],
 )  # fmt: skip
 def test_many_units_with_the_very_same_weights(weights, expected):

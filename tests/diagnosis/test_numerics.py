@@ -79,6 +79,10 @@ def test_backward(operation: str, operands: list[list[float]], expected: str | N
     assert code(operation, *operands, phase=Phase.BACKWARD) == expected
 
 
+def test_a_logarithm_of_zero_that_was_computed_with_is_no_trap_of_where():
+    assert code("log", ZERO, phase=Phase.BACKWARD, absorbed_by="exp") == "NAN111"
+
+
 def test_the_power_of_a_negative_base_is_outside_of_its_domain():
     assert code("power", [-1.0], [0.5], result=np.nan) == "NAN114"
 

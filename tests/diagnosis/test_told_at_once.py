@@ -150,3 +150,9 @@ def test_an_incident_of_nothing_but_parameters_is_named_without_a_replay():
     )  # fmt: skip
     evidence = Evidence(seen=seen, findings=(finding,), history=History(is_complete=True), framework="keras")
     assert codes(diagnose(evidence, None)) == ["NAN103"]
+
+
+@pytest.mark.parametrize(("what", "is_label"), [("list index", False), ("Target 7 is", True), ("index 9 is", True)])
+def test_a_list_of_the_program_that_is_too_short_is_no_label(what, is_label):
+    raised = error("IndexError", f"{what} out of {'bounds' if is_label else 'range'}")
+    assert ("DATA505" in codes(diagnose(failed(raised), Lab()))) == is_label

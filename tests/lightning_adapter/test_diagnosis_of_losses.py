@@ -120,6 +120,39 @@ def test_a_target_that_is_longer_than_its_input(repeated, as_lists):
     assert "zero_infinity=True" in found.describe()
 
 
+# -- outputs that are no probabilities --------------------------------------------------------------------------------
+
+
+class Scores(Plain):
+    """Ends in a rectifier, or adds up what is one but for rounding."""
+
+    def __init__(self, excess):
+        super().__init__()
+        self.net, self.excess = nn.Linear(5, 1), excess
+
+    def training_step(self, batch, batch_idx):
+        inputs, labels = batch
+        made = torch.sigmoid(self.net(inputs)) + torch.where(
+            inputs[:, :1] > 9.0, self.excess, -self.net.weight.sum() * 0
+        )
+        return F.binary_cross_entropy(made.relu(), labels)
+
+
+@pytest.mark.parametrize(("excess", "expected"), [(0.01, True), (1e-6, False)])
+def test_outputs_that_a_loss_refuses_are_no_probabilities(excess, expected):
+    generator = torch.Generator().manual_seed(4)
+    batches = [(torch.randn(6, 5, generator=generator), torch.ones(6, 1)) for _ in range(STEPS)]
+    batches[AT][0][3] = 50.0
+    seed_all()
+    module, guard = Scores(excess), NaNGuard(strict=True, checkup=False)
+    nn.init.constant_(module.net.weight, 1.0)
+    with pytest.raises(RuntimeError):
+        tiny_trainer(guard).fit(module, DataLoader(batches, batch_size=None))
+    found = guard.incidents[0].diagnosis
+    assert (found.cause is not None and found.cause.code == "LOSS404") == expected, found.describe()
+    assert ("what the model ends in does not keep them between 0 and 1" in found.describe()) == expected
+
+
 # -- indices into what a layer has made ------------------------------------------------------------------------------
 
 

@@ -60,6 +60,66 @@ def test_a_head_that_nothing_trains(which):
         assert "head, the last layer with weights, nor 1 of the 1 before it" in found.describe()
 
 
+class Pair(LightningModule):
+    """A painter and its judge, each with an optimizer."""
+
+    def __init__(self, holds):
+        super().__init__()
+        self.automatic_optimization = False
+        self.painter, self.judge, self.holds = nn.Linear(6, 6), nn.Linear(6, 1), holds
+
+    def training_step(self, batch, batch_idx):
+        for optimizer, side in zip(self.optimizers(), (1.0, -1.0), strict=True):
+            optimizer.zero_grad()
+            painted = self.painter(batch[0])
+            self.manual_backward(F.l1_loss(painted, -batch[0]) + F.softplus(side * self.judge(painted)).mean())
+            optimizer.step()
+
+    def configure_optimizers(self):
+        return [torch.optim.Adam(getattr(self, name).parameters(), lr=1e-5) for name in self.holds]
+
+
+@pytest.mark.parametrize(("holds", "accused"), [(("judge", "judge"), True), (("painter", "judge"), False)])
+def test_a_net_whose_optimizer_holds_another_one(holds, accused):
+    seed_all()
+    guard = NaNGuard(strict=True, checkup=False)
+    tiny_trainer(guard).fit(Pair(holds), loader(classes()))
+    found = guard.diagnose()
+    assert ("OPT608" in [verdict.code for verdict in found.verdicts]) == accused, found.describe()
+    assert ("no optimizer holds any of painter" in found.describe()) == accused
+
+
+class Mixture(Classifier):
+    """Three hills with one height, place and width each, from a layer that begins with zeros."""
+
+    def __init__(self):
+        super().__init__(lambda module: module.parameters())
+        self.head = nn.Linear(16, 9)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def training_step(self, batch, batch_idx):
+        share, place, width = self.head(self.body(batch[0])).chunk(3, dim=-1)
+        hills = torch.distributions.Normal(place, F.softplus(width) + 0.05).log_prob(batch[1][:, None] % 2 * 2.0 - 1)
+        return -torch.logsumexp(share.log_softmax(-1) + hills, -1).mean()
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=0.02)
+
+
+def test_hills_that_began_alike():
+    generator = torch.Generator().manual_seed(5)
+    batches = [
+        (torch.randn(12, 6, generator=generator), torch.randint(0, 4, (12,), generator=generator)) for _ in "x" * 160
+    ]
+    seed_all()
+    guard = NaNGuard(strict=True, checkup=False)
+    tiny_trainer(guard).fit(Mixture(), loader(batches))
+    found = guard.diagnose()
+    assert "many units of head.weight have the very same weights" in found.describe()
+    assert found.cause.code == "ACT305"
+
+
 def began_with_zeros(module):
     for layer in (module.body[0], module.head):
         nn.init.zeros_(layer.weight)

@@ -92,6 +92,19 @@ def test_is_traced_to_the_forward_operation(name, layer, operation):
     assert not origin.custom_gradient
 
 
+class SoftMinimum(nn.Module):
+    def forward(self, x):
+        nearest = torch.log(x * (x > 0))  # @soft minimum
+        return x + torch.exp(nearest - 1.0)
+
+
+def test_what_has_made_a_finite_number_of_an_infinite_one_is_known():
+    result = replay_net(SoftMinimum())
+    assert (origin_of(result).operation, origin_of(result).absorbed_by) == ("log", "exp")
+    assert marked(result) == "soft minimum"
+    assert origin_of(replay_net(WhereLog())).absorbed_by == ""
+
+
 def test_the_gradient_that_came_in_is_among_the_operands():
     origin = origin_of(replay_net(SqrtOfZero()))
 

@@ -140,6 +140,9 @@ class Evidence:
     """In the order of the forward pass."""
     trains_nothing: bool = False
     """Whether no update reaches any parameter of the model: each is frozen, cut off, or held by no optimizer."""
+    in_no_optimizer: tuple[str, ...] = ()
+    """Parts of the model that get gradients and are held by no optimizer at all, if one of several optimizers holds
+    nothing of its own: empty otherwise."""
     all_frozen: bool = False
     """Whether no parameter of the model is meant to be trained."""
     framework: str = ""
@@ -158,6 +161,8 @@ class Evidence:
     """Loss of the best prediction that is the same for every sample; None if it is not known."""
     labels_used: Collection[str] = ()
     """Parts of the batch that the step was seen to compare with what its layers return, or to select that by."""
+    picking: Collection[str] = ()
+    """Parts of the batch by which the step moves values between its layers (bonds, edges, positions): no labels."""
     alike_weights: tuple[str, ...] = ()
     """Trained matrices in which a fifth of the units (a gate of a recurrent layer, or more) have the very same weights,
     and not zero."""

@@ -15,16 +15,20 @@ SHARE = 0.2
 
 
 def are_alike(weights: NDArray[Any]) -> bool:
-    """Whether many units have exactly the weights of the first one.
+    """Whether many units have exactly the same weights.
 
     Args:
         weights: Shape [units, …]. Of a recurrent layer the units of all gates.
 
     Returns:
-        False if these weights are nothing but zeros: what is blocked by zeros is another matter.
+        Units of nothing but zeros do not count: what is blocked by zeros is another matter. They may stand beside the
+        copies, as the shares of a mixture beside its means.
     """
     units = weights.reshape(len(weights), -1) if weights.size else weights.reshape(0, 1)
-    if not len(units) or not np.any(units[0]) or not np.isfinite(units[0]).all():
-        return False
-    copies = int((units == units[0]).all(axis=1).sum())
-    return copies >= max(FEWEST_COPIES, SHARE * len(units))
+    fewest = max(FEWEST_COPIES, SHARE * len(units))
+    sums, first, counts = np.unique(units.sum(axis=1, dtype=np.float64), return_index=True, return_counts=True)
+    # Copies have equal sums; what else has is told apart by looking at all of it.
+    for index in first[(counts >= fewest) & np.isfinite(sums)]:
+        if np.any(units[index]) and int((units == units[index]).all(axis=1).sum()) >= fewest:
+            return True
+    return False

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+ABSORBING = frozenset({
+    "exp", "expm1", "softmax", "logsumexp", "logaddexp", "sigmoid", "tanh", "erf", "erfc", "softplus", "elu", "atan",
+    "divide", "reciprocal", "max", "min", "amax", "amin", "maximum", "minimum",
+})  # fmt: skip
+"""Operations that take an infinite operand for a number and give a finite one: a mask does not look at it."""
+
 SYNONYMS: dict[str, str] = {
     # logarithms
     "log": "log", "log2": "log", "log10": "log", "log1p": "log1p", "xlogy": "xlogy", "xlog1py": "xlogy",

@@ -85,6 +85,9 @@ class Origin:
     """Rows of the batch (first dimension) in which the result is non-finite; None if it has no batch dimension."""
     time_step: int | None = None
     """Of a recurrent layer: how often its operation had run when it failed, counted from 0."""
+    absorbed_by: str = ""
+    """For the backward phase: the operation that made a finite number of the infinite one that the forward operation
+    gave, as ``exp`` does of -Inf. Empty if it gave none, or what it gave was masked."""
     detail: str = ""
     """One more sentence for people, such as the message of an exception."""
 

@@ -80,6 +80,16 @@ def sources_of(call: Call) -> list[Tensor]:
     return tensors_in((args, kwargs))
 
 
+def indices_of(call: Call) -> list[Tensor]:
+    """The whole numbers by which a call picks or places values; masks are none."""
+    position = SELECTING.get(call.name)
+    if position is None:
+        return []
+    named = [each for name, each in call.kwargs.items() if name in INDEX_NAMES]
+    found = tensors_in((call.args[position : position + 1], named))
+    return [each for each in found if not (each.is_floating_point() or each.dtype == torch.bool)]
+
+
 def made_by(recorder: Recorder, tensor: Tensor, through: frozenset[str] = SAME_VALUES) -> Call | None:
     """The call that made a tensor, changes of shape apart; None if it came as it is."""
     call = recorder.maker(tensor)

@@ -21,6 +21,7 @@ from nan_callbacks.torch.lab_batch import tensors_of
 from nan_callbacks.torch.layer_facts import layers_of
 from nan_callbacks.torch.loss_calls import losses_of
 from nan_callbacks.torch.metric_calls import told_only
+from nan_callbacks.torch.picking import picking_parts
 from nan_callbacks.torch.recorder import Call, Recorder
 from nan_callbacks.torch.replay.call_sites import source_line
 
@@ -48,6 +49,8 @@ class StepFacts:
     layers: tuple[LayerFacts, ...]
     hazards: tuple[Hazard, ...]
     rows_read: int
+    picking: frozenset[str] = frozenset()
+    """Parts of the batch by which the step moves values between its layers."""
 
 
 def facts_of(look: FirstLook, module: nn.Module, more: Sequence[Any] = ()) -> StepFacts:
@@ -59,10 +62,11 @@ def facts_of(look: FirstLook, module: nn.Module, more: Sequence[Any] = ()) -> St
         more: Further batches of the same structure, of which only the values are read.
     """
     rows = _all_rows(look.batch, more)
+    picking = picking_parts(look.recorder, look.batch)
     # Elements outside of the domain with finite gradients all the same: whatever comes before masks them.
     sound = all(bool(torch.isfinite(grad).all()) for grad in look.gradients.values() if grad.layout is torch.strided)
     return StepFacts(
-        inputs=inputs_of(look.recorder, look.batch, rows),
+        inputs=inputs_of(look.recorder, look.batch, rows, picking),
         losses=losses_of(look.recorder, rows),
         layers=layers_of(look.recorder, module, look.gradients, look.loss),
         hazards=tuple(
@@ -71,6 +75,7 @@ def facts_of(look: FirstLook, module: nn.Module, more: Sequence[Any] = ()) -> St
             if not (sound and hazard.kind == "unguarded_gradient")
         ),
         rows_read=max((len(values) for values in rows.values()), default=0),
+        picking=picking,
     )
 
 

@@ -17,15 +17,16 @@ from nan_callbacks.torch.recorder import Call, Recorder
 from nan_callbacks.torch.replay.left_alone import run_eagerly
 
 
-def first_look(lab: TorchLab) -> FirstLook:
-    """Run the lab's batch once, recorded, and differentiate its loss.
+def first_look(lab: TorchLab, fed: Fed | None = None) -> FirstLook:
+    """Run a batch once, recorded, and differentiate its loss.
 
     Nothing of it is left behind; an error of the step is a part of the result.
 
     Args:
         lab: The first step, held still.
+        fed: The batch; None: the lab's own.
     """
-    return lab.once(lambda fed: _record(lab, fed))
+    return lab.once(lambda fed: _record(lab, fed), fed)
 
 
 def _record(lab: TorchLab, fed: Fed) -> FirstLook:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,16 +34,21 @@ JOINING = frozenset({"cat", "stack", "add", "concat", "concatenate", "hstack"})
 """Calls whose results hold an input beside what layers have returned."""
 
 
-def inputs_of(recorder: Recorder, batch: Any, rows: Mapping[int, Any]) -> tuple[InputFacts, ...]:
+def inputs_of(
+    recorder: Recorder, batch: Any, rows: Mapping[int, Any], picking: Collection[str] = ()
+) -> tuple[InputFacts, ...]:
     """The tensors of the batch, each with what it is used for.
 
     Args:
         recorder: The recorded step.
         batch: As the step received it.
         rows: Values of the batch's tensors over all rows that were read, by ``id`` of the tensor.
+        picking: Parts of the batch by which the step moves values between its layers.
     """
     named = [(name, tensor) for name, tensor in tensors_of(batch) if id(tensor) in rows]
-    ways = _Ways(tuple(id(tensor) for _, tensor in named))
+    ways = _Ways(
+        tuple(id(tensor) for _, tensor in named), frozenset(id(tensor) for name, tensor in named if name in picking)
+    )
     for call in recorder.calls:
         ways.follow(call)
     behind = _normalised(recorder)
@@ -55,6 +60,8 @@ class _Ways:
     """How far the tensors of the batch have come, by the ``id`` of the tensor of the batch."""
 
     inputs: tuple[int, ...]
+    picking: frozenset[int] = frozenset()
+    """Those by which values are moved between layers: what they pick is not compared with them."""
     tainted: dict[int, frozenset[int]] = field(init=False)
     """What tensors are made of."""
     reached: dict[int, Call] = field(default_factory=dict)
@@ -104,7 +111,7 @@ class _Ways:
             if tensor.dtype == boolean or any(tensor is each for each in given_as_mask):
                 self.masks.update(self.tainted[id(tensor)])
             elif call.name in COMPARING and others:
-                self.compared.update(self.tainted[id(tensor)])
+                self.compared.update(self.tainted[id(tensor)] - (self.picking if call.name == "gather" else set()))
 
     def _pass_on(self, call: Call, made: Sequence[Tensor], sources: Sequence[Tensor], others: bool) -> None:
         if not made:

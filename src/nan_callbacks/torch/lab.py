@@ -152,19 +152,20 @@ class TorchLab:
         parameters = self.bench.module.parameters()
         return updated is not None and not any(id(p) in updated and p.grad is not None for p in parameters)
 
-    def once(self, look: Callable[[Fed], Look]) -> Look:
-        """Have a look at the batch that is to blame, on copies of the state.
+    def once(self, look: Callable[[Fed], Look], fed: Fed | None = None) -> Look:
+        """Have a look at a batch, on copies of the state.
 
         Args:
             look: Gets the batch, in containers and tensors of its own.
+            fed: The batch; None: the one that is to blame.
         """
-        fed = self.bench.failed[self.suspect]
+        fed = self.bench.failed[self.suspect] if fed is None else fed
         with self._held_still(Variation()):
             return look(as_new(fed))
 
-    def learn_targets(self, names: Collection[str]) -> None:
-        """Parts of the batch that the step was seen to treat as targets: trials may change them."""
-        self._changes.learn(names)
+    def learn_uses(self, targets: Collection[str], picking: Collection[str] = ()) -> None:
+        """Parts of the batch that the step was seen to treat as targets, which trials may change, or to pick by."""
+        self._changes.learn(targets, picking)
 
     # -- one trial -----------------------------------------------------------------------------------------------
 

@@ -79,13 +79,14 @@ def tensors_of(batch: Any) -> Iterator[tuple[str, Tensor]]:
     return iter(found)
 
 
-def roles_of(batch: Any, targets: Collection[str] = ()) -> dict[str, Role]:
+def roles_of(batch: Any, targets: Collection[str] = (), picking: Collection[str] = ()) -> dict[str, Role]:
     """What each tensor of a batch is for, by its name, or by its place in a pair (input, target).
 
     Args:
         batch: The batch.
         targets: Parts that the step was seen to treat as targets, whatever they are called. Beside them the second of
             several parts is no target.
+        picking: Parts by which it was seen to move values between its layers: inputs.
     """
     names = [name for name, _ in tensors_of(batch)]
     roles = {name: _role_by_name(name) for name in names}
@@ -98,7 +99,7 @@ def roles_of(batch: Any, targets: Collection[str] = ()) -> dict[str, Role]:
         roles = {name: Role.INPUT if role is Role.UNKNOWN else role for name, role in roles.items()}
     if names == ["batch"]:
         roles["batch"] = Role.INPUT
-    return {**roles, **dict.fromkeys(targets, Role.TARGET)}
+    return {**roles, **dict.fromkeys(picking, Role.INPUT), **dict.fromkeys(targets, Role.TARGET)}
 
 
 def _role_by_name(name: str) -> Role:
@@ -149,9 +150,9 @@ class Changes:
         self._failed = failed
         self._roles = roles_of(failed)
 
-    def learn(self, targets: Collection[str]) -> None:
-        """Parts that the step was seen to treat as targets, whatever they are called."""
-        self._roles = roles_of(self._failed, targets)
+    def learn(self, targets: Collection[str], picking: Collection[str] = ()) -> None:
+        """Parts that the step was seen to treat as targets, or to pick by, whatever they are called."""
+        self._roles = roles_of(self._failed, targets, picking)
 
     @property
     def has_recent(self) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nan_callbacks.checkup.concerns import concerns_of
 from nan_callbacks.checkup.constant import loss_of_a_constant
@@ -20,8 +21,9 @@ from nan_callbacks.diagnosis.known_issues import Environment, installed_versions
 from nan_callbacks.diagnosis.likeness import are_alike
 from nan_callbacks.diagnosis.origin import ReplayResult
 from nan_callbacks.torch.call_kinds import matrices_of
-from nan_callbacks.torch.checkup_facts import facts_of
+from nan_callbacks.torch.checkup_facts import FirstLook, StepFacts, facts_of
 from nan_callbacks.torch.first_look import first_look
+from nan_callbacks.torch.gate import optimizer_parameters
 from nan_callbacks.torch.lab import TorchLab
 from nan_callbacks.torch.lab_batch import named_arrays, roles_of
 from nan_callbacks.torch.recorder import Recorder
@@ -53,9 +55,11 @@ def gather(
     """
     look = first_look(lab)
     step = facts_of(look, lab.bench.module, lab.recent_batches)
-    targets = {facts.name for facts in step.inputs if facts.use == "target"}
-    lab.learn_targets(targets)
-    parts, layers = parts_of(lab, targets), lab.layers()
+    whole = _up_to_its_end(look, step, lab)
+    targets = {facts.name for facts in whole.inputs if facts.use == "target"}
+    picking = (step.picking | whole.picking) - targets
+    lab.learn_uses(targets, picking)
+    parts, layers = parts_of(lab, targets, picking), lab.layers()
     environment = Environment(
         versions=installed_versions(),
         devices=(settings.get("device", "cpu"),),
@@ -75,17 +79,57 @@ def gather(
         history=history,
         layers=layers,
         trains_nothing=lab.trains_nothing,
+        in_no_optimizer=in_no_optimizer(lab.bench.module, lab.bench.optimizers, look.gradients),
         zero_weights=zero_weights_of(lab.bench.module),
         alike_weights=alike_weights_of(lab.bench.module, look.recorder),
         labels_used={facts.name for facts in step.inputs if facts.use in ("target", "mask")},
+        picking=picking,
         **settings,
     )
+
+
+def _up_to_its_end(look: FirstLook, step: StepFacts, lab: TorchLab) -> StepFacts:
+    """What a step says that ran to its end: where the failed one raised an error, that of a batch which had passed.
+
+    Args:
+        look: The failed step.
+        step: What it says.
+        lab: The laboratory.
+    """
+    if not look.raised or not lab.bench.recent:
+        return step
+    passed = first_look(lab, lab.bench.recent[-1][0])
+    return step if passed.raised else facts_of(passed, lab.bench.module)
 
 
 def zero_weights_of(module: nn.Module) -> tuple[str, ...]:
     """Trained matrices that are nothing but zeros."""
     matrices = ((name, each) for name, each in module.named_parameters() if each.requires_grad and each.dim() >= 2)
     return tuple(name for name, each in matrices if each.numel() and not bool(each.detach().any()))
+
+
+def in_no_optimizer(module: nn.Module, optimizers: Sequence[Any], gradients: Mapping[int, Tensor]) -> tuple[str, ...]:
+    """Parts of a module that get gradients and no update, if one of several optimizers holds nothing of its own.
+
+    Whoever leaves a net out of all optimizers may mean to. Nobody means to hold one twice.
+
+    Args:
+        module: The module.
+        optimizers: Its optimizers.
+        gradients: Of its parameters, by ``id``.
+    """
+    held = Counter(id(each) for optimizer in optimizers for each in set(optimizer_parameters(optimizer)))
+    if all(any(held[id(each)] == 1 for each in optimizer_parameters(optimizer)) for optimizer in optimizers):
+        return ()
+    reached: dict[str, None] = {}
+    trained: set[str] = set()
+    for name, each in module.named_parameters():
+        part = name.partition(".")[0]
+        if id(each) in held:
+            trained.add(part)
+        elif id(each) in gradients and bool(gradients[id(each)].any()):
+            reached[part] = None
+    return tuple(part for part in reached if part not in trained)
 
 
 def alike_weights_of(module: nn.Module, recorder: Recorder) -> tuple[str, ...]:
@@ -105,15 +149,16 @@ def alike_weights_of(module: nn.Module, recorder: Recorder) -> tuple[str, ...]:
     return tuple(name for name, each in units.items() if are_alike(each))
 
 
-def parts_of(lab: TorchLab, targets: Collection[str] = ()) -> tuple[BatchPart, ...]:
+def parts_of(lab: TorchLab, targets: Collection[str] = (), picking: Collection[str] = ()) -> tuple[BatchPart, ...]:
     """The batch that is to blame beside the recent ones.
 
     Args:
         lab: The laboratory.
         targets: Parts that the step was seen to compare with what its layers return, whatever they are called.
+        picking: Parts by which the step was seen to move values between its layers: no targets, wherever they stand.
     """
     failed = lab.failed_batch
-    arrays, roles = named_arrays(failed), roles_of(failed, targets)
+    arrays, roles = named_arrays(failed), roles_of(failed, targets, picking)
     recent = [named_arrays(batch) for batch in lab.recent_batches]
     return batch_parts(arrays, recent, [roles.get(array.name, Role.UNKNOWN) for array in arrays])
 

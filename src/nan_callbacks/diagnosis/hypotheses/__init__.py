@@ -28,9 +28,11 @@ Rule = Callable[[Evidence, Goal], Hypothesis | None]
 RULES: tuple[Rule, ...] = (
     data.non_finite_data,
     idle.idle,
+    idle.mistaken,
     losses.nothing_to_average,
     losses.nothing_allowed,
     losses.longer_than_input,
+    losses.no_probabilities,
     labels.out_of_range,
     precision.made_by_optimizer,
     data.outlier_samples,

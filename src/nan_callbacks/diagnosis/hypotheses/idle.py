@@ -1,4 +1,4 @@
-"""Suspicion that nothing is trained at all."""
+"""Suspicions that nothing is trained at all, or one of several nets."""
 
 from __future__ import annotations
 
@@ -16,6 +16,18 @@ def idle(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         "(a plain list), or the optimizer was given others (those of a copy), or they are cut off from the loss",
     )
     return Hypothesis(code="OPT608", score=0.99, because=because, observed=True, settles=True)
+
+
+def mistaken(evidence: Evidence, goal: Goal) -> Hypothesis | None:
+    """OPT608: one optimizer holds what another one holds already, and a net that gets gradients is in none."""
+    if goal.kind is not Kind.STALL or not evidence.in_no_optimizer:
+        return None
+    named = ", ".join(evidence.in_no_optimizer[:3])
+    because = (
+        f"no optimizer holds any of {named}, which gets gradients, while one of them holds nothing but what another "
+        "one holds as well: it may have been given the wrong parameters",
+    )
+    return Hypothesis(code="OPT608", score=0.985, because=because, observed=True, settles=True)
 
 
 def is_idle(evidence: Evidence) -> bool:

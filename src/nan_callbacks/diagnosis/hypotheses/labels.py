@@ -49,8 +49,12 @@ TABLES = ("Embedding", "EmbeddingBag")
 PICKING = ("aten.index.", "aten.index_select.", "aten.embedding.")
 """Operations that look rows up in a table, wherever they are called."""
 
+SELECTING = ("aten.gather", "aten.scatter", "aten.index", "aten.take", "aten.select.", "aten.embedding.")
+"""Operations that pick or place values by an index, whatever that is."""
+
 _OUT_OF_RANGE = re.compile(
-    r"out of (bounds|range)|outside (of )?the valid range|n_classes|num_classes|must be in the (half-open )?interval"
+    r"out of bounds|(?<!list index )(?<!tuple index )(?<!string index )out of range"
+    r"|outside (of )?the valid range|n_classes|num_classes|must be in the (half-open )?interval"
     r"|targets? should be between 0 and 1|all elements of target|out of bounds for axis",
     re.IGNORECASE,
 )
@@ -69,13 +73,17 @@ def out_of_range(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         for part in _targets(evidence)
         if part.is_integral and _leaves_its_range(part) and not _is_only_new(part, origin)
     ]
-    looked_up = origin is not None and (origin.module_type in TABLES or (not strange and _picks_rows(origin)))
+    pointers = [part for part in evidence.batch if part.failed.name in evidence.picking and _leaves_its_range(part)]
+    looked_up = origin is not None and (
+        origin.module_type in TABLES
+        or (not strange and (bool(pointers) or _picks_rows(origin) or _selects_by_no_label(origin, evidence)))
+    )
     raised = origin is not None and origin.kind is OriginKind.EXCEPTION and _OUT_OF_RANGE.search(origin.detail)
     # Some backends answer NaN for a row that a table does not have.
     answered = looked_up and origin is not None and origin.operation in ("gather", "take")
     if not strange and not raised and not answered:
         return None
-    because = [_range_sentence(part) for part in strange]
+    because = [_range_sentence(part) for part in strange or pointers]
     if raised and origin is not None:
         because.append(f"the step raised: {origin.detail.rstrip('.')}")
     if answered and origin is not None:
@@ -93,6 +101,12 @@ def out_of_range(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         experiments=experiments,
         observed=bool(raised or answered),
     )
+
+
+def _selects_by_no_label(origin: Origin, evidence: Evidence) -> bool:
+    """Whether values were picked or placed by an index, while all labels are known and as they were before."""
+    labels = [part for part in _targets(evidence) if part.is_integral]
+    return origin.native_operation.startswith(SELECTING) and any(part.recent is not None for part in labels)
 
 
 def _picks_rows(origin: Origin) -> bool:

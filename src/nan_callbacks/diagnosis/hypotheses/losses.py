@@ -1,8 +1,9 @@
-"""Suspicions against batches that a loss is not defined for: nothing to average, targets longer than their inputs."""
+"""Suspicions against what a loss is not defined for: nothing to average, targets too long, outputs out of range."""
 
 from __future__ import annotations
 
 import math
+import re
 
 from nan_callbacks.core.sentences import number
 from nan_callbacks.core.tensor_summary import TensorSummary
@@ -13,6 +14,12 @@ from nan_callbacks.diagnosis.goal import Goal, Kind
 from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis, batch_rows
 from nan_callbacks.diagnosis.hypotheses.numerics import DIVISION, averages_nothing, skips_every_target
 from nan_callbacks.diagnosis.origin import Origin, OriginKind, Phase
+
+ROUNDING = 1e-3
+"""By how much probabilities may miss their range when they were added up: eps of float16."""
+
+_REFUSED = re.compile(r"all elements of input should be between 0 and 1", re.IGNORECASE)
+"""What torch's binary cross entropy says of outputs; of targets it speaks as such."""
 
 MASKING = frozenset({"masked_fill", "where", "select"})
 """Operations by which a mask is applied."""
@@ -88,6 +95,36 @@ def longer_than_input(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         observed=True,
         settles=True,
     )
+
+
+def no_probabilities(evidence: Evidence, goal: Goal) -> Hypothesis | None:
+    """LOSS404: a loss that takes probabilities has refused outputs that were finite and not between 0 and 1."""
+    origin = evidence.replay.origin if evidence.replay else None
+    if origin is None or origin.kind is not OriginKind.EXCEPTION or not _REFUSED.search(origin.detail):
+        return None
+    given = origin.operands[0] if origin.operands else None
+    if given is None or not given.is_finite or not _is_beyond(given) or _is_of_the_batch(given, evidence):
+        return None
+    because = (
+        f"{origin.module_type or 'the loss'} takes probabilities, and was given outputs from {number(given.minimum)} "
+        f"to {number(given.maximum)}: what the model ends in does not keep them between 0 and 1",
+    )
+    # A lower rate would only take longer to come to the same place.
+    experiments = without_rows(goal, evidence.guilty_rows, batch_rows(evidence))
+    return Hypothesis(
+        code="LOSS404", score=0.955, because=because, experiments=experiments, observed=True, settles=True
+    )
+
+
+def _is_beyond(given: TensorSummary) -> bool:
+    low, high = given.minimum, given.maximum
+    return low is not None and high is not None and (low < -ROUNDING or high > 1.0 + ROUNDING)
+
+
+def _is_of_the_batch(given: TensorSummary, evidence: Evidence) -> bool:
+    """Whether a part of the batch has the same extremes: the loss may have got its arguments in the wrong order."""
+    ends = given.minimum, given.maximum
+    return any((part.failed.minimum, part.failed.maximum) == ends for part in evidence.batch)
 
 
 def has_no_alignment(origin: Origin) -> bool:

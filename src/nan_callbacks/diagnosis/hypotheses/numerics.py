@@ -77,7 +77,7 @@ def code_of_origin(origin: Origin) -> str | None:
         return None
     operands = [operand for operand in origin.operands if operand.name != "gradient"]
     if origin.phase is Phase.BACKWARD:
-        return _backward(origin.operation, operands)
+        return _backward(origin, operands)
     if _is_of_nothing(origin) or skips_every_target(origin) or _was_infinite(origin):
         return DIVISION
     return _forward(origin.operation, operands, origin.result)
@@ -125,15 +125,18 @@ def _forward(operation: str, operands: list[TensorSummary], result: TensorSummar
     return OVERFLOW if operation in _GROWING else None
 
 
-def _backward(operation: str, operands: list[TensorSummary]) -> str | None:
+def _backward(origin: Origin, operands: list[TensorSummary]) -> str | None:
+    operation = origin.operation
     at_zero = any(operand.zeros for operand in operands)
     if operation in _ROOTS or operation in _BOUNDED or operation in ("atan2", "acosh"):
         return SINGULARITY
     if operation in _DIVISIONS:
         return DIVISION  # the quotient may not have been used, or been -Inf in an exponential
     if operation in _LOGARITHMS:
-        # The forward value at zero was no origin, so it was not used: the trap of `where`. Its derivative is infinite
-        # all the same, and 0 * Inf is NaN.
+        # The forward value at zero was no origin: most often it was not used, the trap of `where`. Its derivative is
+        # infinite all the same, and 0 * Inf is NaN. A value that was used was no less wrong for leaving no trace.
+        if origin.absorbed_by:
+            return LOG_OF_ZERO
         return SINGULARITY if at_zero or _lowest(operands) < 0 else LOG_OF_ZERO
     if operation == "power":
         # Below zero the value is NaN, and was not used either.
@@ -240,6 +243,8 @@ def _mechanism(origin: Origin, code: str) -> str:
         held = next(operand for operand in operands if operand.positive_inf)
         return f"{held.name or 'an operand'} of {origin.operation} held +Inf before the step: {held.describe()}"
     ranges = " and ".join(operand.describe() for operand in operands[:3])
+    if origin.absorbed_by:
+        ranges += f", and {origin.absorbed_by} made a finite number of what came out"
     kinds = {
         OVERFLOW: f"{place}{origin.operation} left the range of its number format",
         LOG_OF_ZERO: f"{place}{origin.operation} met a zero",

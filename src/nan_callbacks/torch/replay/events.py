@@ -35,6 +35,8 @@ class Event:
     """In the backward pass: the gradient that came in."""
     rows: tuple[int, ...] | None = None
     time_step: int | None = None
+    absorbed_by: str = ""
+    """The first operation of the forward pass that made a finite number of its Inf."""
     picked_from: str = ""
     """Of a lookup that picked -Inf out of a mask: the buffer that holds the mask."""
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nan_callbacks.diagnosis.operations import ABSORBING, neutral_name
 from nan_callbacks.diagnosis.origin import Phase
 from nan_callbacks.torch.replay.events import Event, merged
 from nan_callbacks.torch.replay.forward_records import named_operands
@@ -89,6 +90,19 @@ class Taint:
     def mark_gradient(self, tensor: Tensor) -> None:
         """A tensor is the gradient with which the backward pass begins."""
         self._look_up(tensor).is_gradient = True
+
+    def absorber_of(self, operation: Operation) -> str:
+        """What has made finite numbers of the Inf that an operation, or the one that it differentiates, had made.
+
+        Args:
+            operation: Of either pass.
+
+        Returns:
+            A neutral name; empty if there is none: what it made was finite, or chosen by nobody.
+        """
+        index = operation.index if operation.forward is None else operation.forward.index
+        made = (each for each in self._events if each.operation is not None and each.operation.index == index)
+        return next((each.absorbed_by for each in made if each.absorbed_by), "")
 
     # ---- the observer
 
@@ -188,8 +202,17 @@ class Taint:
             self._enter(tensor, [], operation, keep=False)
             return
         special = special_values(tensor)
+        if not special:
+            self._see_absorption(operation)
         events = self._explain(operation, tensor, special) if special else []
         self._enter(tensor, events, operation, keep=is_partial)
+
+    def _see_absorption(self, operation: Operation) -> None:
+        name = neutral_name(operation.facts.native)
+        if operation.phase is not Phase.FORWARD or name not in ABSORBING:
+            return
+        for event in merged([operand.events for operand in self._operands if operand.special]):
+            event.absorbed_by = event.absorbed_by or name
 
     def _explain(self, operation: Operation, tensor: Tensor, special: int) -> list[Event]:
         causes = [operand for operand in self._operands if operand.special]

@@ -155,6 +155,7 @@ class Verdict:
             rows=tuple(too_long) or event.rows,
             time_step=self._time_step(event, operation),
             detail=detail or next(iter(too_long.values()), ""),
+            absorbed_by=self._taint.absorber_of(operation) if hidden or operation.phase is Phase.BACKWARD else "",
         )
 
     def _time_step(self, event: Event, operation: Operation) -> int | None:
