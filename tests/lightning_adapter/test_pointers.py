@@ -88,6 +88,29 @@ def test_a_label_that_picks_a_score_is_a_label():
     assert (found.cause.code, found.cause.confidence) == ("DATA505", Confidence.CONFIRMED), found.describe()
 
 
+class Orders(Plain):
+    """Labels that the step computes from what is no part of a pair, beside an index that may grow."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(3, 4)
+
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self.net(batch["x"][batch["rows"]]), (batch["price"] / 10).long())
+
+
+def test_an_index_that_has_grown_is_not_to_blame_for_a_label():
+    generator = torch.Generator().manual_seed(7)
+    batches = []
+    for _ in range(STEPS):
+        rows = torch.randint(0, 6, (8,), generator=generator)
+        prices = 39 * torch.rand(8, generator=generator)
+        batches.append({"x": torch.randn(8, 3, generator=generator), "rows": rows, "price": prices})
+    batches[AT]["rows"][5], batches[AT]["price"][5] = 7, 45.0
+    found = cause_of(Orders(), batches)
+    assert found.cause.code == "DATA505", found.describe()
+
+
 class Shelf(Plain):
     """Takes from its inputs by an index that it computes, and compares scores with whole labels."""
 

@@ -74,16 +74,16 @@ def out_of_range(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         if part.is_integral and _leaves_its_range(part) and not _is_only_new(part, origin)
     ]
     pointers = [part for part in evidence.batch if part.failed.name in evidence.picking and _leaves_its_range(part)]
+    by_no_label = not strange and (bool(pointers) or _labels_are_known(evidence))
     looked_up = origin is not None and (
-        origin.module_type in TABLES
-        or (not strange and (bool(pointers) or _picks_rows(origin) or _selects_by_no_label(origin, evidence)))
+        origin.module_type in TABLES or (not strange and _picks_rows(origin)) or (by_no_label and _selects(origin))
     )
     raised = origin is not None and origin.kind is OriginKind.EXCEPTION and _OUT_OF_RANGE.search(origin.detail)
     # Some backends answer NaN for a row that a table does not have.
     answered = looked_up and origin is not None and origin.operation in ("gather", "take")
     if not strange and not raised and not answered:
         return None
-    because = [_range_sentence(part) for part in strange or pointers]
+    because = [_range_sentence(part) for part in (pointers if looked_up and not strange else strange)]
     if raised and origin is not None:
         because.append(f"the step raised: {origin.detail.rstrip('.')}")
     if answered and origin is not None:
@@ -103,10 +103,14 @@ def out_of_range(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     )
 
 
-def _selects_by_no_label(origin: Origin, evidence: Evidence) -> bool:
-    """Whether values were picked or placed by an index, while all labels are known and as they were before."""
-    labels = [part for part in _targets(evidence) if part.is_integral]
-    return origin.native_operation.startswith(SELECTING) and any(part.recent is not None for part in labels)
+def _labels_are_known(evidence: Evidence) -> bool:
+    """Whether there are whole labels, and some that went well to compare them with."""
+    return any(part.is_integral and part.recent is not None for part in _targets(evidence))
+
+
+def _selects(origin: Origin) -> bool:
+    """Whether the failure began where values are picked or placed by an index."""
+    return origin.native_operation.startswith(SELECTING)
 
 
 def _picks_rows(origin: Origin) -> bool:
