@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from nan_callbacks.torch.call_kinds import indices_of, sources_of, weight_of
+from nan_callbacks.torch.call_kinds import SAME_VALUES, indices_of, sources_of, weight_of
 from nan_callbacks.torch.lab_batch import tensors_of
 from nan_callbacks.torch.recorder import Call, Recorder
 
 Names = frozenset[str]
+
+SHIFTING = frozenset({"add", "sub", "clamp", "clamp_min", "clamp_max", "flip", "roll"})
+"""Calls that make an index of an index."""
 
 
 def picking_parts(recorder: Recorder, batch: Any) -> Names:
@@ -34,7 +38,14 @@ class _Ways:
 
     def __init__(self, batch: Any) -> None:
         self.found: set[str] = set()
-        self._made_of: dict[int, Names] = {id(tensor): frozenset([name]) for name, tensor in tensors_of(batch)}
+        named = list(tensors_of(batch))
+        self._made_of: dict[int, Names] = {id(tensor): frozenset([name]) for name, tensor in named}
+        self._pointers: dict[int, Names] = {
+            id(tensor): frozenset([name])
+            for name, tensor in named
+            if not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
+        }
+        """What may be an index as it stands: what others are sorted by is none."""
         self._picked_by: dict[int, Names] = {}
         self._learnt: set[int] = set()
         """Made with weights, or from what was."""
@@ -47,7 +58,7 @@ class _Ways:
             self._learnt.update(results)
             return
         sources = sources_of(call)
-        picking = _joined(self._made_of, indices_of(call))
+        picking = _joined(self._pointers, indices_of(call))
         learnt = any(id(tensor) in self._learnt or isinstance(tensor, nn.Parameter) for tensor in sources)
         of_batch = frozenset() if learnt else _joined(self._made_of, sources)
         if of_batch - picking:
@@ -56,6 +67,8 @@ class _Ways:
         picked = _joined(self._picked_by, sources) | (picking if learnt else frozenset())
         if learnt:
             self._learnt.update(results)
+        if call.name in SAME_VALUES | SHIFTING:
+            self._pointers.update(dict.fromkeys(results, _joined(self._pointers, sources)))
         self._made_of.update(dict.fromkeys(results, of_batch))
         self._picked_by.update(dict.fromkeys(results, picked))
 
