@@ -156,3 +156,11 @@ def test_an_incident_of_nothing_but_parameters_is_named_without_a_replay():
 def test_a_list_of_the_program_that_is_too_short_is_no_label(what, is_label):
     raised = error("IndexError", f"{what} out of {'bounds' if is_label else 'range'}")
     assert ("DATA505" in codes(diagnose(failed(raised), Lab()))) == is_label
+
+
+def test_a_value_that_was_picked_without_an_error_was_there():
+    """Such as -Inf out of a mask, by a label that is as ever."""
+    summary = TensorSummary(name="batch[1]", shape=(16,), dtype="int64", minimum=0.0, maximum=3.0)
+    label = BatchPart(role=Role.TARGET, failed=summary, recent=summary, is_integral=True)
+    picked = Origin(kind=OriginKind.OPERATION, operation="gather", native_operation="aten.gather.default")
+    assert "DATA511" not in codes(diagnose(failed(picked, batch=(label,)), Lab()))

@@ -109,8 +109,8 @@ def _labels_are_known(evidence: Evidence) -> bool:
 
 
 def _selects(origin: Origin) -> bool:
-    """Whether the failure began where values are picked or placed by an index."""
-    return origin.native_operation.startswith(SELECTING)
+    """Whether picking or placing values by an index raised: what torch picks without an error was there."""
+    return origin.kind is OriginKind.EXCEPTION and origin.native_operation.startswith(SELECTING)
 
 
 def _picks_rows(origin: Origin) -> bool:
