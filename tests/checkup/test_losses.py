@@ -180,3 +180,21 @@ def test_a_softmax_over_a_single_unit_is_no_sigmoid(activation, value):
     assert of_loss(binary(outputs, activation=activation, from_logits=False)) == [("LOSS404", "single_unit")]
     assert of_loss(binary(outputs, activation=activation, from_logits=True)) == [("LOSS404", "single_unit")]
     assert of_loss(binary(outputs, activation="sigmoid", from_logits=False)) == []  # saturated, at worst
+
+
+# -- one class -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("from_logits", [True, False])
+@pytest.mark.parametrize("activation", ["sigmoid", "linear"])
+def test_a_distribution_over_one_class(from_logits, activation):
+    predictions = sigmoid(normal(64, 1)).astype(np.float32)
+    targets = np.resize([0, 1], (64, 1)).astype(np.float32)
+    told = classification(
+        targets, kind="soft_cross_entropy", predictions=predictions, from_logits=from_logits, activation=activation
+    )
+    assert of_loss(told) == [("LOSS404", "single_class")]
+    two = np.concatenate([predictions, 1 - predictions], axis=1)
+    both = np.concatenate([targets, 1 - targets], axis=1)
+    fine = classification(both, kind="soft_cross_entropy", predictions=two, from_logits=False, activation="softmax")
+    assert of_loss(fine) == []

@@ -370,6 +370,7 @@ def test_a_classifier_that_guesses_may_have_the_labels_of_other_samples():
     assert verdicts(guess) == [("DATA504", Confidence.POSSIBLE)]
     assert verdicts(0.5 * guess) == []
     assert verdicts(guess, classifies=False) == []
+    assert verdicts(0.3, constant_loss=0.31) == [("DATA504", Confidence.POSSIBLE)], "classes are not equally frequent"
     saturated = LayerEvidence(name="hidden", kind="tanh", saturated_share=1.0)
     assert [code for code, _ in verdicts(guess, layers=(saturated,))] == ["ACT302"]
 

@@ -36,6 +36,7 @@ def code(operation: str, *operands: list[float], phase: Phase = Phase.FORWARD, r
         ("divide", [ONE, ZERO], "NAN112"),
         ("divide", [ZERO, TINY], "NAN112"),
         ("divide", [HUGE, [0.1, 0.2]], "NAN110"),
+        ("prod", [[2.0, 23.0]], "NAN110"),
         ("rsqrt", [ZERO], "NAN112"),
         ("rsqrt", [NEGATIVE], "NAN114"),
         ("reciprocal", [ZERO], "NAN112"),

@@ -172,7 +172,7 @@ def _range(loss: LossFacts, targets: Array) -> Iterator[Notice]:
         if low < -TOLERANCE or high > 1 + TOLERANCE:
             told = f"The loss expects probabilities from 0 to 1; targets reach from {low:.4g} to {high:.4g}."
             told += " Labels of ±1 belong to a hinge loss." if set(np.unique(finite).tolist()) == {-1, 1} else ""
-        elif loss.kind == "soft_cross_entropy" and loss.class_axis is not None:
+        elif loss.kind == "soft_cross_entropy" and loss.class_axis is not None and _classes(loss) > 1:
             sums = loss.targets.sum(axis=min(loss.class_axis, loss.targets.ndim - 1))
             if np.abs(sums - 1).max() > 0.01:
                 told = (

@@ -26,6 +26,8 @@ def examine_losses(losses: tuple[LossFacts, ...]) -> Iterator[Notice]:
     for loss in losses:
         if _is_one_for_ever(loss):
             yield _of_one_unit(loss)
+        elif is_of_one_class(loss):
+            yield _of_one_class(loss)
         elif loss.kind in ENTROPIES and loss.from_logits:
             yield from _twice(loss)
         elif loss.kind in ENTROPIES and loss.takes_log:
@@ -56,6 +58,24 @@ def _of_one_unit(loss: LossFacts) -> Notice:
         "the unit says, without a gradient: the sigmoid is missing.",
         source=loss.source,
         remedy="Take the sigmoid of a single unit, or two units with a softmax.",
+    )  # fmt: skip
+
+
+def is_of_one_class(loss: LossFacts) -> bool:
+    """Whether probabilities are brought to a sum of 1 over a single class, which then has all of it."""
+    axis, seen = loss.class_axis, loss.predictions
+    if loss.kind != "soft_cross_entropy" or loss.takes_log or axis is None or seen.ndim < 2:
+        return False
+    return bool(seen.shape[axis] == 1)
+
+
+def _of_one_class(loss: LossFacts) -> Notice:
+    return notice(
+        "LOSS404", "single_class", ERROR, _name(loss),
+        f"The loss compares probabilities of classes that add up to 1, and the outputs {loss.predictions.shape} have "
+        "one class only: it has all the probability whatever the model says, and there is no gradient.",
+        source=loss.source,
+        remedy="Take a binary cross-entropy for a single unit, or as many units as there are classes.",
     )  # fmt: skip
 
 

@@ -172,7 +172,7 @@ def _verdicts(tested: Iterable[_Tested], evidence: Evidence, bench: Bench | None
 def _confidence(tested: _Tested) -> Confidence | None:
     """None: refuted, or nothing speaks for it."""
     if tested.result is Result.CONFIRMED:
-        return Confidence.CONFIRMED
+        return Confidence.LIKELY if tested.hypothesis.circumstantial else Confidence.CONFIRMED
     if tested.hypothesis.needs_proof:
         return None
     if tested.hypothesis.observed:

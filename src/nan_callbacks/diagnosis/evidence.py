@@ -130,6 +130,8 @@ class Evidence:
     findings: tuple[Finding, ...] = ()
     replay: ReplayResult | None = None
     batch: tuple[BatchPart, ...] = ()
+    prepared: tuple[BatchPart, ...] = ()
+    """What first layers receive of inputs, where samples stand out in it that do not in the batch."""
     rows: int | None = None
     """Samples of the failed batch; None: as many as its first part has rows. Parts of another length are not made of
     samples: points in time, such as a solver is asked for, come first in some."""

@@ -33,7 +33,7 @@ SYNONYMS: dict[str, str] = {
     "erf_inv": "erfinv", "ndtri": "erfinv", "tan": "tan",
     # sums and products
     "add": "add", "addv2": "add", "sub": "subtract", "subtract": "subtract", "mul": "multiply",
-    "multiply": "multiply", "prod": "multiply", "cumprod": "multiply", "reduce_prod": "multiply", "sum": "sum",
+    "multiply": "multiply", "prod": "prod", "cumprod": "prod", "reduce_prod": "prod", "sum": "sum",
     "reduce_sum": "sum", "cumsum": "sum", "mm": "matmul", "bmm": "matmul", "addmm": "matmul", "baddbmm": "matmul",
     "matmul": "matmul", "batchmatmulv2": "matmul", "dot_general": "matmul", "einsum": "matmul", "linear": "matmul",
     "convolution": "convolution", "conv2d": "convolution", "conv_general_dilated": "convolution",

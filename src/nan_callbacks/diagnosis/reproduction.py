@@ -102,7 +102,11 @@ def standstill(bench: Bench, evidence: Evidence) -> Standstill:
     """
     losses = evidence.history.losses[-RECENTLY:]
     clearly = len(losses) == RECENTLY and end_over_start(losses) < FALLEN
-    if clearly or (len(losses) == RECENTLY and _falls_slowly(losses)):
+    constant = evidence.constant_loss
+    learnt_nothing = constant is not None and bool(losses) and tail(losses) > NO_BETTER * constant
+    slowly = len(losses) == RECENTLY and _falls_slowly(losses)
+    # What falls slowly, and somebody asks why it does, may still be on its way to where it could have begun.
+    if clearly or (slowly and not (learnt_nothing and not is_unasked(evidence))):
         said = f"from {number(head(losses))} to {number(tail(losses))} over {len(losses)} steps"
         return Standstill(note=f"Nothing to diagnose: the loss is falling, {said}.", slow=not clearly)
     history = evidence.history
@@ -117,7 +121,7 @@ def standstill(bench: Bench, evidence: Evidence) -> Standstill:
     if not ours or not theirs or not theirs[0] > 0:
         return Standstill()
     ratio = ours[0] / theirs[0]
-    if evidence.constant_loss is not None and tail(losses or ours) > NO_BETTER * evidence.constant_loss:
+    if constant is not None and tail(losses or ours) > NO_BETTER * constant:
         return Standstill(untrained=True)  # fresh weights may be worse than nothing
     if ratio < LEARNT:
         said = f"the loss is {number(ours[0])}, that of fresh weights {number(theirs[0])}"

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from nan_callbacks.checkup.concerns import concerns_of
 from nan_callbacks.checkup.constant import loss_of_a_constant
 from nan_callbacks.checkup.labels import CLASSIFYING
+from nan_callbacks.checkup.magnified import magnified_parts
 from nan_callbacks.core.finding import Finding
 from nan_callbacks.core.observation import StepObservation
 from nan_callbacks.diagnosis.batch_evidence import batch_parts
@@ -74,6 +75,7 @@ def gather(
         findings=tuple(findings),
         replay=replay,
         batch=parts,
+        prepared=magnified_parts(step.inputs),
         rows=lab.rows,
         guilty_rows=guilty_samples(lab, findings, replay, parts, seconds),
         history=history,

@@ -26,6 +26,15 @@ WEIGHT_SCALES = (0.05, 5.0)
 """Weights times the root of the fan-in outside of this range are no Glorot, LeCun or He start (1 to 1.4), whatever the
 activation: a factor of 3.5 on the far side of the widest of them."""
 
+WEAK = 0.3
+"""Weights times the root of the fan-in of a layer that a few others like it make too weak: half of the smallest usual
+start, which is that of PyTorch's linear layers (0.577)."""
+
+FEWEST_WEAK = 3
+"""Such layers in a row."""
+
+FAINT = 0.01
+"""Share of a signal behind them that is next to nothing: normalisation or paths around them would keep it up."""
 
 THROWN = 1.5
 """Growth of all weights together since the first step that no start explains."""
@@ -34,6 +43,8 @@ THROWN = 1.5
 def bad_initialisation(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     """ACT304: the weights began on a scale on which signals explode or die on their way through the layers."""
     odd = _odd_layers(evidence) if not _were_thrown(evidence) else []
+    faint = _fainter_and_fainter(evidence) if goal.kind is Kind.STALL and not odd else []
+    odd = odd or faint
     if goal.kind is not Kind.STALL:
         odd = [layer for layer in odd if layer.weight_scale]  # zeros block a signal, and make none explode
     early = is_early(evidence) and (bool(odd) or reached(evidence) < EARLY)
@@ -50,6 +61,8 @@ def bad_initialisation(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     if not odd and (goal.kind is Kind.STALL or (traced and origin is not None and code_of_origin(origin) != "NAN110")):
         return None
     because = [f"weights of {layer.name} are {number(layer.weight_scale)} times 1/sqrt(fan-in)" for layer in odd[:3]]
+    if faint:
+        because.append(f"{len(faint)} layers in a row weaken what they pass on, until next to nothing is left")
     if early:
         because.append(how_early(evidence))
     # Weights on another scale are deeper than the rate that would be needed with them.
@@ -61,8 +74,20 @@ def bad_initialisation(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         score=score if odd else 0.6,
         because=tuple(because),
         experiments=_afresh(goal, evidence, odd=bool(odd) and _began_odd(evidence)),
-        observed=_is_blocked(odd) or (len(odd) > 1 and vanishing(evidence, goal) is not None),
+        observed=_is_blocked(odd) or bool(faint) or (len(odd) > 1 and vanishing(evidence, goal) is not None),
     )
+
+
+def _fainter_and_fainter(evidence: Evidence) -> list[LayerEvidence]:
+    """Layers that began on a small scale, no odd one by itself, and together leave next to nothing of a signal."""
+    hidden = [layer for layer in evidence.layers if layer.weight_scale is not None and layer.activation_std is not None]
+    weak = [layer for layer in hidden[:-1] if 0.0 < (layer.weight_scale or 0.0) < WEAK]
+    units, _ = _units_and_norm(evidence)
+    first = evidence.history.param_norms[:1]
+    if len(weak) < FEWEST_WEAK or not evidence.history.from_start or not first or first[0] >= WEAK * units:
+        return []  # what has become small was weakened by the training
+    heard, faintest = weak[0].activation_std or 0.0, min(layer.activation_std or 0.0 for layer in weak[1:])
+    return weak if faintest <= FAINT * heard else []
 
 
 def _is_blocked(odd: Sequence[LayerEvidence]) -> bool:

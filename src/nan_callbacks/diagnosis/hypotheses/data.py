@@ -77,6 +77,7 @@ def non_finite_data(evidence: Evidence, goal: Goal) -> Hypothesis | None:
 def outlier_samples(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     """DATA503: finite samples whose inputs lie far outside of everything that the run has seen."""
     parts = [part for part in evidence.batch if part.role in (Role.INPUT, Role.UNKNOWN, Role.WEIGHT)]
+    parts += evidence.prepared
     found = accusation_of_rows("DATA503", 0.9, parts, evidence, goal)
     if found is None:
         return None

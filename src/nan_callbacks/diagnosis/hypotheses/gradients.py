@@ -28,6 +28,10 @@ from nan_callbacks.diagnosis.origin import Origin, Phase
 EXPLOSION = 10.0
 """Growth of the gradient norm over its median that counts as an explosion: ``min_ratio`` of the guard."""
 
+AMPLIFIED = 5.0
+"""Growth of the gradient over that of the loss from which clipping proves an explosion. Where labels contradict their
+samples it is 1 at most; in recurrences whose states explode, and the loss with them, it is 10, in others 10^4."""
+
 USUAL_LIMIT = 1.0
 """Norm that recurrent and deep networks are clipped to as a rule, and that the catalogue recommends."""
 
@@ -42,7 +46,7 @@ resolution (1.2e-7) leaves an update of a thousandth of the weights no further r
 RECENT_NORMS = 16
 """Steps without any gradient, from which it is no accident of a batch."""
 
-_PRODUCTS = ("matmul", "multiply", "add", "convolution", "power", "sum")
+_PRODUCTS = ("matmul", "multiply", "prod", "add", "convolution", "power", "sum")
 
 
 def exploding(evidence: Evidence, goal: Goal) -> Hypothesis | None:
@@ -59,6 +63,9 @@ def exploding(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     if not evidence.recurrent and fails_by_itself(evidence, goal):
         return None
     if evidence.clipping is not None and usual is not None and evidence.clipping <= EXPLOSION * usual:
+        return None
+    amplified = amplification(evidence) if spiking else None
+    if amplified is not None and amplified <= 1.0:
         return None
     because = ["gradients are not clipped" if evidence.clipping is None else f"clipped at {number(evidence.clipping)}"]
     if evidence.recurrent:
@@ -90,7 +97,24 @@ def exploding(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         because=tuple(because),
         experiments=tuple(experiments),
         observed=by_itself and not any(part.outlier_rows for part in evidence.batch),
+        circumstantial=amplified is not None and amplified < AMPLIFIED,
     )
+
+
+def amplification(evidence: Evidence) -> float | None:
+    """Growth of the gradient over that of the loss, beside the usual ones; None if it is not known.
+
+    A gradient is the error, passed back. Where the error has grown as much, nothing on the way back has made it larger,
+    and clipping saves the weights from whatever has made the error.
+    """
+    loss, norm, history = evidence.seen.loss, evidence.seen.grad_norm, evidence.history
+    usual_loss = median(history.losses[-64:]) if history.losses else 0.0
+    usual_norm = median(history.grad_norms[-64:]) if history.grad_norms else 0.0
+    if loss is None or norm is None or not (math.isfinite(loss) and math.isfinite(norm)):
+        return None
+    if min(loss, usual_loss, usual_norm) <= 0.0:
+        return None  # of a loss around zero a multiple says nothing
+    return (norm / usual_norm) / max(1.0, loss / usual_loss)
 
 
 def forgotten(evidence: Evidence, goal: Goal) -> Hypothesis | None:

@@ -32,6 +32,8 @@ class Hypothesis:
     likely when no experiment can prove it."""
     needs_proof: bool = False
     """Whether it is named only if an experiment confirms it."""
+    circumstantial: bool = False
+    """Whether experiments can bear it out and not prove it: then it is likely at the most."""
     settles: bool = False
     """Whether nothing shallower is worth trying once it was seen: what then turns the failure off treats a symptom."""
 

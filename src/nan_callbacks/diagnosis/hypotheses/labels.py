@@ -13,13 +13,15 @@ from nan_callbacks.core.statistics import median
 from nan_callbacks.diagnosis.diagnosis import describe_rows
 from nan_callbacks.diagnosis.evidence import BatchPart, Evidence, Role
 from nan_callbacks.diagnosis.experiments import Requirement, another_batch, instead, without_rows
-from nan_callbacks.diagnosis.goal import Goal, Kind, Measured
+from nan_callbacks.diagnosis.goal import SPIKE_RATIO, Goal, Kind, Measured, is_finite
 from nan_callbacks.diagnosis.hypotheses.activations import MOSTLY
 from nan_callbacks.diagnosis.hypotheses.changes import has_moved
 from nan_callbacks.diagnosis.hypotheses.data import accusation_of_rows
+from nan_callbacks.diagnosis.hypotheses.gradients import amplification
 from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis, batch_rows
 from nan_callbacks.diagnosis.hypotheses.losses import has_no_alignment
 from nan_callbacks.diagnosis.hypotheses.numerics import averages_nothing
+from nan_callbacks.diagnosis.lab import Start
 from nan_callbacks.diagnosis.origin import Origin, OriginKind
 
 CONTRADICTION = math.log(1000.0)
@@ -206,11 +208,15 @@ def unrelated_labels(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         return None
     norms = evidence.history.grad_norms[-FEWEST_LOSSES:]
     classes = max((_classes(part) for part in _targets(evidence)), default=0)
-    if classes < 2 or not norms or min(norms) == 0.0 or abs(fmean(losses) / math.log(classes) - 1.0) > LIKE_A_GUESS:
+    if classes < 2 or not norms or min(norms) == 0.0:
+        return None
+    guesses = {f"a guess among {classes} classes": math.log(classes), "one answer for all": evidence.constant_loss}
+    alike = [how for how, loss in guesses.items() if loss and abs(fmean(losses) / loss - 1.0) <= LIKE_A_GUESS]
+    if not alike:
         return None
     because = (
-        f"the loss, {number(fmean(losses))}, is that of a guess among {classes} classes, although gradients reach all "
-        "layers: labels may belong to other samples (sorted, shuffled or joined apart)",
+        f"the loss, {number(fmean(losses))}, is that of {alike[0]}, although gradients reach all layers: labels may "
+        "belong to other samples (sorted, shuffled or joined apart)",
     )
     return Hypothesis(code="DATA504", score=0.4, because=because)
 
@@ -225,24 +231,60 @@ def _classes(part: BatchPart) -> int:
 
 def shifted_labels(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     """DATA504: the labels of a whole batch contradict its samples: shifted, shuffled, of another list of classes."""
-    labels = [part for part in _targets(evidence) if part.is_integral]
     losses = evidence.history.losses
     few = evidence.guilty_rows and 2 * len(evidence.guilty_rows) <= batch_rows(evidence)
-    if goal.kind is not Kind.SPIKE or not labels or few or not losses or not evidence.classifies:
-        return None
-    if _inputs_are_unusual(evidence):
+    if goal.kind is not Kind.SPIKE or few or not losses or _inputs_are_unusual(evidence):
         return None
     usual = median(losses[-64:])
     because = (
         f"the loss of the batch is {number(evidence.seen.loss)}, that of others {number(usual)}",
         "its inputs are as large as those of other samples",
     )
+    if not evidence.classifies:
+        return _worse_than_knowing_nothing(evidence, goal, usual, because)
+    if not any(part.is_integral for part in _targets(evidence)):
+        return None
 
     def contradicts(treated: Measured, controls: Sequence[Measured]) -> bool:
         return bool(controls[0].trial.losses) and controls[0].trial.losses[-1] > max(CONTRADICTED_BATCH, 10.0 * usual)
 
     experiment = replace(another_batch(goal), requires=contradicts)
     return Hypothesis(code="DATA504", score=0.76, because=because, experiments=(experiment,))
+
+
+def _worse_than_knowing_nothing(
+    evidence: Evidence, goal: Goal, usual: float, because: tuple[str, ...]
+) -> Hypothesis | None:
+    """Of a loss in no known unit, such as one of distances: fresh weights do better on the batch than those of the run.
+
+    Inputs that mean something else now, within their usual range, would show the same.
+    """
+    known = [part for part in _targets(evidence) if part.recent is not None]
+    amplified = amplification(evidence)
+    if goal.base.start is not Start.PRESENT or not known or any(map(has_moved, known)) or usual <= 0.0:
+        return None
+    if amplified is None or amplified > 1.0 or any(part.outlier_rows or part.far_rows for part in known):
+        return None  # an error that is passed back as usual, of ordinary numbers
+
+    def is_far_above(measured: Measured) -> bool | None:
+        trial = measured.trial
+        return not is_finite(trial) or trial.losses[-1] > SPIKE_RATIO * usual if trial.losses else None
+
+    def unlearnt(treated: Measured, controls: Sequence[Measured]) -> bool:
+        present, fresh = (each.trial.losses[-1] for each in controls)
+        return present > fresh
+
+    fresh = replace(goal.base, start=Start.FRESH)
+    whole = replace(another_batch(goal), controls=(goal.base, fresh), requires=unlearnt, judge=is_far_above)
+    said = "fresh weights, which know nothing, do better on it"
+    return Hypothesis(
+        code="DATA504",
+        score=0.76,
+        because=(*because, said),
+        experiments=(whole,),
+        needs_proof=True,
+        circumstantial=True,
+    )
 
 
 def _contradicted(evidence: Evidence) -> Requirement:
@@ -271,7 +313,7 @@ def _guess(evidence: Evidence) -> float:
 def _inputs_are_unusual(evidence: Evidence) -> bool:
     """Whether inputs, and not labels alone, differ from those before: then a model contradicts the right labels too."""
     inputs = [part for part in evidence.batch if part.role is not Role.TARGET]
-    return any(part.outlier_rows or has_moved(part) for part in inputs)
+    return any(part.outlier_rows or has_moved(part) for part in (*inputs, *evidence.prepared))
 
 
 def _targets(evidence: Evidence) -> list[BatchPart]:

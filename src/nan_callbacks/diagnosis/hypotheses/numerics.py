@@ -35,7 +35,7 @@ _DIVISIONS = {"divide", "reciprocal", "remainder", "rsqrt", "mean"}
 _ROOTS = {"sqrt", "cbrt", "norm", "std", "var", "hypot"}
 _BOUNDED = {"acos", "asin", "atanh", "erfinv"}
 _GROWING = {
-    "exp", "expm1", "sinh", "cosh", "softplus", "power", "add", "subtract", "multiply", "sum", "matmul",
+    "exp", "expm1", "sinh", "cosh", "softplus", "power", "add", "subtract", "multiply", "prod", "sum", "matmul",
     "convolution", "cast", "tan", "logsumexp", "logcumsumexp", "outer", "lerp", "ldexp", "squareddifference", "i0",
     "special_i0", "special_i1", "bessel_i0", "bessel_i1", "besseli0", "besseli1",
 }  # fmt: skip

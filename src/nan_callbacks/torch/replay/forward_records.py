@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _SINGULAR = {
     "log", "xlogy", "logit", "divide", "reciprocal", "sqrt", "rsqrt", "cbrt", "power", "norm", "std", "var", "acos",
-    "asin", "atan2", "acosh", "atanh", "erfinv", "tan", "multiply", "exp",
+    "asin", "atan2", "acosh", "atanh", "erfinv", "tan", "multiply", "prod", "exp",
 }  # fmt: skip
 """Neutral names of operations whose derivative can fail at finite operands: their operands are always kept."""
 _KEPT_BYTES = 32 << 20
