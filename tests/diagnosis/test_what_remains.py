@@ -8,7 +8,7 @@ from nan_callbacks.diagnosis.diagnosis import Confidence
 from nan_callbacks.diagnosis.evidence import BatchPart, Concern, Evidence, Role
 from nan_callbacks.diagnosis.hypotheses import hypothesise
 from nan_callbacks.diagnosis.lab import Trial
-from tests.diagnosis.test_diagnose import ScriptedLab, broken_rows, seen, stalled, standing_still
+from tests.diagnosis.test_diagnose import ScriptedLab, broken_rows, seen, spike, stalled, standing_still
 
 
 def raw(size: float) -> BatchPart:
@@ -50,3 +50,10 @@ def test_what_a_trial_cannot_do_is_said_in_a_line():
     trials = diagnose(broken_rows(3), lab).trials
     assert trials
     assert all("\x1b" not in each.outcome and "\n" not in each.outcome and len(each.outcome) < 125 for each in trials)
+
+
+def test_leaving_out_rows_proves_nothing_about_labels_of_one_class():
+    one_class = Concern(code="DATA510", kind="single_class", because=("every label is 0",))
+    evidence = spike(concerns=(one_class,), guilty_rows=(3,), batch=(raw(1.0),))
+    (suspected,) = [each for each in hypothesise(evidence) if each.code == "DATA510"]
+    assert suspected.experiments == ()
