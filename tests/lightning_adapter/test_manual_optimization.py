@@ -3,9 +3,11 @@
 import pytest
 import torch
 from pytorch_lightning import LightningModule
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import nn
 from torch.nn import functional as F
 
+from nan_callbacks.diagnosis.diagnosis import Confidence
 from tests.lightning_adapter.runs import (
     FEATURES,
     OPTIMIZERS,
@@ -178,3 +180,22 @@ def test_an_epoch_wise_scheduler_stepped_by_hand_advances_even_if_the_last_batch
         lambda: ByHandEachEpoch(scheduler="StepLR"), spoiled(batches, [5]), guard=strict_guard(), max_epochs=4
     )
     assert differences(plain.state, guarded.state) == []
+
+
+class Particular(ByHand):
+    """Asks what it has been handed, as steps do that treat kinds of optimizers and schedulers differently."""
+
+    def training_step(self, batch, batch_idx):
+        kinds = (LightningOptimizer, torch.optim.SGD), (torch.optim.lr_scheduler.StepLR,)
+        for handed, expected in zip((self.optimizers(), self.lr_schedulers()), kinds, strict=True):
+            if not all(isinstance(handed, kind) for kind in expected):
+                raise TypeError(f"{type(handed).__name__} is none of {expected}")
+        super().training_step(batch, batch_idx)
+
+
+def test_stand_ins_of_the_laboratory_are_of_the_kinds_that_a_step_expects():
+    guard = strict_guard(diagnose="on_incident")
+    fit(lambda: Particular(scheduler="StepLR"), spoiled(healthy_batches(), [AT_FAULT], "nan"), guard=guard)
+    (incident,) = guard.incidents
+    assert incident.diagnosis.cause.code == "DATA501"
+    assert incident.diagnosis.cause.confidence is Confidence.CONFIRMED

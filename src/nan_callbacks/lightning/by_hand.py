@@ -15,14 +15,22 @@ from nan_callbacks.torch.lab_bench import Hands
 class HandedOptimizer:
     """What ``self.optimizers()`` returns during a trial: the optimizer, whose step is the laboratory's.
 
+    ``isinstance`` takes it for what stands there in the run.
+
     Args:
         optimizer: The optimizer.
         hands: The laboratory's.
         module: The module.
+        original: What ``self.optimizers()`` returns outside of trials.
     """
 
-    def __init__(self, optimizer: Optimizer, hands: Hands, module: Any) -> None:
+    def __init__(self, optimizer: Optimizer, hands: Hands, module: Any, original: Any) -> None:
         self._optimizer, self._hands, self._module = optimizer, hands, module
+        self._original = original
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return type(self._original)
 
     @property
     def optimizer(self) -> Optimizer:
@@ -50,6 +58,10 @@ class HandedScheduler:
     def __init__(self, scheduler: Any) -> None:
         self._scheduler = scheduler
 
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return type(self._scheduler)
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._scheduler, name)
 
@@ -69,7 +81,10 @@ def handed(
         optimizers: The module's optimizers.
         schedulers: Their schedulers.
     """
-    handed_optimizers = [HandedOptimizer(optimizer, hands, module) for optimizer in optimizers]
+    handed_optimizers = [
+        HandedOptimizer(optimizer, hands, module, original)
+        for optimizer, original in zip(optimizers, _originals(module, optimizers), strict=True)
+    ]
     handed_schedulers = [HandedScheduler(scheduler) for scheduler in schedulers]
 
     def backward(loss: Tensor, *_: Any, **options: Any) -> None:
@@ -89,6 +104,15 @@ def handed(
         for name in replaced:
             attributes.pop(name, None)
         attributes.update(before)
+
+
+def _originals(module: Any, optimizers: Sequence[Optimizer]) -> list[Any]:
+    """What the module hands out for its optimizers; they themselves outside of a fit."""
+    handed_out: Any = None
+    with contextlib.suppress(Exception):  # without a trainer Lightning raises
+        handed_out = module.optimizers()
+    found = handed_out if isinstance(handed_out, list) else [handed_out]
+    return found if len(found) == len(optimizers) and None not in found else list(optimizers)
 
 
 def _one_or_all(items: list[Any]) -> Any:
