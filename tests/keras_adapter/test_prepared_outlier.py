@@ -19,7 +19,7 @@ def test_a_feature_that_was_constant_where_a_normalisation_was_adapted(capsys):
     norm.adapt(x)
     x[AT * ROWS + ROW, 0] = 0.5
     keras.utils.set_random_seed(3)
-    model = keras.Sequential([layers.Input((5,)), norm, layers.Dense(8, activation="relu"), layers.Dense(2)])
+    model = keras.Sequential([layers.Input((5,)), norm, layers.Dense(8, "relu", name="hidden"), layers.Dense(2)])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     graph = {"jit_compile": False} if keras.backend.backend() == "tensorflow" else {}
     model.compile(keras.optimizers.Adam(3e-3), loss, **graph)
@@ -32,5 +32,5 @@ def test_a_feature_that_was_constant_where_a_normalisation_was_adapted(capsys):
     assert incident.diagnosis.guilty_rows == (ROW,)
     cause = incident.diagnosis.cause
     assert (cause.code, cause.confidence) == ("DATA503", Confidence.CONFIRMED)
-    assert "dense receives it, of sample 6 is" in cause.because[0]
+    assert "hidden receives it, of sample 6 is" in cause.because[0]
     assert "DATA504" not in [each.code for each in incident.diagnosis.verdicts]
