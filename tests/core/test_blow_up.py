@@ -25,20 +25,12 @@ def test_weights_and_loss_that_explode_together():
     assert "grown 2.54-fold" in finding.detail
 
 
-def test_a_loss_that_explodes_before_the_weights_have_grown_twofold():
-    # Lion at a hundred times its rate: the first update takes the loss away, those that follow leave it at a guess.
-    (finding,) = found([2.36, 104.0, 12.7, 6.8], [18.9, 26.2, 36.9, 51.6])
-
-    assert (finding.code, finding.step, finding.value) == ("LOSS402", 3, 104.0)
-
-
 @pytest.mark.parametrize(
     ("losses", "norms"),
     [
         ([0.001, 55.0, 0.3], [10.0, 10.0, 10.0]),  # single samples: the first error was small by chance
         ([2.3, 1.9, 1.2, 0.8], [1.0, 3.0, 9.0, 20.0]),  # weights that grow because they learn
         ([2.3, 5.0, 9.0], [1.0, 3.0, 9.0]),  # not enough to tell it from a lively start
-        ([2.4, 104.0, 5.0, 2.0, 1.5], [1.0, 1.4, 1.7, 2.1, 2.6]),  # wild, and better than it began
         ([-0.1, 50.0, 60.0], [1.0, 3.0, 9.0]),  # of a loss around zero a ratio says nothing
         ([0.0, 50.0, 60.0], [1.0, 3.0, 9.0]),
         ([1.0, math.nan, math.inf], [1.0, 9.0, 9.0]),  # somebody else's symptom

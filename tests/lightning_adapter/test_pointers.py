@@ -142,15 +142,29 @@ FEATURES, LABELS, WEIGHT = torch.ones(4, 3), torch.tensor([0, 1, 2, 0]), nn.Para
     [
         (lambda x, i: F.linear(x, WEIGHT)[i], set()),
         (lambda x, i: F.linear(F.linear(x, WEIGHT)[i], nn.Parameter(torch.ones(2, 5))), {"batch['i']"}),
-        (lambda x, i: x[i], {"batch['i']"}),
-        (lambda x, i: x[i.view(-1, 1) + 1 - 1], {"batch['i']"}),
+        (lambda x, i: F.linear(x[i], WEIGHT), {"batch['i']"}),
+        (lambda x, i: F.linear(x[i.view(-1, 1) + 1 - 1], WEIGHT), {"batch['i']"}),
+        (lambda x, i: F.linear(x, WEIGHT).gather(1, i.view(-1, 1)) * x[:, 0][i], set()),
+        (lambda x, i: F.linear(x, WEIGHT) * torch.zeros(4, 5).scatter(1, i.view(-1, 1), x[:, :1]), set()),
         (lambda x, i: x[i.argsort()], set()),
         (lambda x, i: i[x[:, 0].long()], set()),
         (lambda x, i: F.linear(torch.eye(3)[i], WEIGHT), set()),
         (lambda x, i: F.linear(x[i == 0], WEIGHT), set()),
         (lambda x, i: F.embedding(i, WEIGHT), set()),
     ],
-    ids=["scores", "hidden", "inputs", "shifted", "order", "computed", "one of n", "mask", "table"],
+    ids=[
+        "scores",
+        "hidden",
+        "inputs",
+        "shifted",
+        "weights",
+        "soft labels",
+        "order",
+        "computed",
+        "one of n",
+        "mask",
+        "table",
+    ],
 )
 def test_what_picks_for_a_layer(step, expected):
     recorder = Recorder(nn.Identity(), test_what_picks_for_a_layer.__code__)

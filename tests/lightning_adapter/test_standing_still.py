@@ -63,10 +63,11 @@ def test_a_head_that_nothing_trains(which):
 class Pair(LightningModule):
     """A painter and its judge, each with an optimizer."""
 
-    def __init__(self, holds):
+    def __init__(self, holds, kinds):
         super().__init__()
         self.automatic_optimization = False
-        self.painter, self.judge, self.holds = nn.Linear(6, 6), nn.Linear(6, 1), holds
+        self.painter, self.judge = nn.Linear(6, 6), nn.Linear(6, 1)
+        self.holds, self.kinds = holds, kinds
 
     def training_step(self, batch, batch_idx):
         for optimizer, side in zip(self.optimizers(), (1.0, -1.0), strict=True):
@@ -76,14 +77,26 @@ class Pair(LightningModule):
             optimizer.step()
 
     def configure_optimizers(self):
-        return [torch.optim.Adam(getattr(self, name).parameters(), lr=1e-5) for name in self.holds]
+        held = zip(self.kinds, self.holds, strict=True)
+        return [kind(getattr(self, name).parameters(), lr=1e-5) for kind, name in held]
 
 
-@pytest.mark.parametrize(("holds", "accused"), [(("judge", "judge"), True), (("painter", "judge"), False)])
-def test_a_net_whose_optimizer_holds_another_one(holds, accused):
+ADAM, SGD = torch.optim.Adam, torch.optim.SGD
+
+
+@pytest.mark.parametrize(
+    ("holds", "kinds", "accused"),
+    [
+        (("judge", "judge"), (ADAM, ADAM), True),
+        (("painter", "judge"), (ADAM, ADAM), False),
+        (("judge", "judge"), (ADAM, SGD), False),
+    ],
+    ids=["one twice", "each", "one by two kinds in turn"],
+)
+def test_a_net_whose_optimizer_holds_another_one(holds, kinds, accused):
     seed_all()
     guard = NaNGuard(strict=True, checkup=False)
-    tiny_trainer(guard).fit(Pair(holds), loader(classes()))
+    tiny_trainer(guard).fit(Pair(holds, kinds), loader(classes()))
     found = guard.diagnose()
     assert ("OPT608" in [verdict.code for verdict in found.verdicts]) == accused, found.describe()
     assert ("no optimizer holds any of painter" in found.describe()) == accused

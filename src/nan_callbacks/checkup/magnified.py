@@ -18,23 +18,26 @@ FEWEST_ROWS = 4
 """Rows of a batch below which the median row is no yardstick."""
 
 
-def magnified_parts(inputs: Iterable[InputFacts]) -> tuple[BatchPart, ...]:
+def magnified_parts(inputs: Iterable[InputFacts], rows: int) -> tuple[BatchPart, ...]:
     """What first layers receive of inputs, where that sets rows apart from the batch which were not so before.
 
     Args:
         inputs: The inputs of a failed batch; of their values, its rows come first.
+        rows: Its samples. A layer that receives another number of rows, such as points in time, receives no samples.
     """
     found = []
     for facts in inputs:
         received = facts.received
         if facts.use != "numbers" or received is None or not received.ndim or facts.values.dtype.kind not in "fiu":
             continue
-        if not FEWEST_ROWS <= len(received) <= len(facts.values):
+        if not FEWEST_ROWS <= len(received) == rows <= len(facts.values):
             continue
-        rows, ratio = outlying_rows(received, [])
-        large, _ = outlying_rows(facts.values[: len(received)].astype(np.float64), [])
-        if rows and not set(rows) & set(large):
+        outlying, ratio = outlying_rows(received, [])
+        if not outlying:
+            continue  # pictures are large: they are measured once more only if that may tell anything
+        large, _ = outlying_rows(facts.values[:rows].astype(np.float64), [])
+        if not set(outlying) & set(large):
             name = f"{facts.name}, as {facts.first_layer} receives it,"
             summary = TensorSummary.of(received, name=name)
-            found.append(BatchPart(role=Role.INPUT, failed=summary, outlier_rows=rows, outlier_ratio=ratio))
+            found.append(BatchPart(role=Role.INPUT, failed=summary, outlier_rows=outlying, outlier_ratio=ratio))
     return tuple(found)

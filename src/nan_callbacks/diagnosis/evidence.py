@@ -143,8 +143,8 @@ class Evidence:
     trains_nothing: bool = False
     """Whether no update reaches any parameter of the model: each is frozen, cut off, or held by no optimizer."""
     in_no_optimizer: tuple[str, ...] = ()
-    """Parts of the model that get gradients and are held by no optimizer at all, if one of several optimizers holds
-    nothing of its own: empty otherwise."""
+    """Parts of the model that get gradients and are held by no optimizer at all, if two optimizers of one kind hold the
+    same parameters: empty otherwise."""
     all_frozen: bool = False
     """Whether no parameter of the model is meant to be trained."""
     framework: str = ""

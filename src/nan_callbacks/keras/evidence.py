@@ -84,7 +84,7 @@ def gather(
         findings=tuple(findings),
         replay=replay,
         batch=parts,
-        prepared=magnified_parts(inputs),
+        prepared=magnified_parts(inputs, lab.rows),
         rows=lab.rows,
         guilty_rows=guilty_samples(lab, findings, replay, parts, seconds),
         history=history,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -75,7 +74,7 @@ def gather(
         findings=tuple(findings),
         replay=replay,
         batch=parts,
-        prepared=magnified_parts(step.inputs),
+        prepared=magnified_parts(step.inputs, lab.rows),
         rows=lab.rows,
         guilty_rows=guilty_samples(lab, findings, replay, parts, seconds),
         history=history,
@@ -111,18 +110,19 @@ def zero_weights_of(module: nn.Module) -> tuple[str, ...]:
 
 
 def in_no_optimizer(module: nn.Module, optimizers: Sequence[Any], gradients: Mapping[int, Tensor]) -> tuple[str, ...]:
-    """Parts of a module that get gradients and no update, if one of several optimizers holds nothing of its own.
+    """Parts of a module that get gradients and no update, if two optimizers of one kind hold the same parameters.
 
-    Whoever leaves a net out of all optimizers may mean to. Nobody means to hold one twice.
+    Whoever leaves a net out of all optimizers may mean to, or train it by two kinds of optimizer in turn.
 
     Args:
         module: The module.
         optimizers: Its optimizers.
         gradients: Of its parameters, by ``id``.
     """
-    held = Counter(id(each) for optimizer in optimizers for each in set(optimizer_parameters(optimizer)))
-    if all(any(held[id(each)] == 1 for each in optimizer_parameters(optimizer)) for optimizer in optimizers):
+    holdings = [(type(each), frozenset(map(id, optimizer_parameters(each)))) for each in optimizers]
+    if len(set(holdings)) == len(holdings):
         return ()
+    held = frozenset().union(*(parameters for _, parameters in holdings))
     reached: dict[str, None] = {}
     trained: set[str] = set()
     for name, each in module.named_parameters():

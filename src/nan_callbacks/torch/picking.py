@@ -21,7 +21,7 @@ SHIFTING = frozenset({"add", "sub", "clamp", "clamp_min", "clamp_max", "flip", "
 def picking_parts(recorder: Recorder, batch: Any) -> Names:
     """Whole numbers of the batch that say which values a layer receives, or where they go.
 
-    A label picks as well, but what it picks goes into the loss; and it picks from what layers have returned.
+    A label picks as well, but what it picks goes into the loss.
 
     Args:
         recorder: The recorded step.
@@ -61,10 +61,9 @@ class _Ways:
         picking = _joined(self._pointers, indices_of(call))
         learnt = any(id(tensor) in self._learnt or isinstance(tensor, nn.Parameter) for tensor in sources)
         of_batch = frozenset() if learnt else _joined(self._made_of, sources)
-        if of_batch - picking:
-            self.found |= picking
         # What is picked out of a constant, as a row of an identity matrix, is the picking number in another form.
-        picked = _joined(self._picked_by, sources) | (picking if learnt else frozenset())
+        of_values = learnt or bool(of_batch - picking)
+        picked = _joined(self._picked_by, sources) | (picking if of_values else frozenset())
         if learnt:
             self._learnt.update(results)
         if call.name in SAME_VALUES | SHIFTING:

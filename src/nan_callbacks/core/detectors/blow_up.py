@@ -16,10 +16,6 @@ GROWTH = 2.0
 """Growth of the parameter norm since the first step. In benchmarks/healthy it is at most 1.7 within 8 steps if the loss
 has risen at all; at rates 1000 times too high it is 2 to 10^5 after 2 steps."""
 
-HARDLY = 1.2
-"""Growth up to which weights count as those of the start: a single update at 100 times the right rate may make them
-grow by 1.4, and the loss explode at once."""
-
 RISE = 10.0
 """Multiples of the loss on weights that had not grown. Healthy runs on single samples reach 5 * 10^4 of their first,
 with weights that have not moved."""
@@ -41,8 +37,6 @@ class BlowUpDetector:
         self._seen = 0
         self._usual_loss: float | None = None
         """The largest on weights that had not grown yet."""
-        self._worst_loss: float | None = None
-        """The largest since they have."""
         self._first_norm: float | None = None
 
     def update(self, observation: StepObservation) -> list[Finding]:
@@ -56,15 +50,12 @@ class BlowUpDetector:
         if self._usual_loss is None or self._first_norm is None:
             self._usual_loss, self._first_norm = loss, norm
             return []
-        if norm < HARDLY * self._first_norm:
+        if norm < GROWTH * self._first_norm:
             self._usual_loss = max(self._usual_loss, loss)
             return []
-        worst = self._worst_loss = loss if self._worst_loss is None else max(self._worst_loss, loss)
-        # Of a start that was wild and has led somewhere, nothing has to be taken back.
-        has_grown = norm >= GROWTH * self._first_norm and loss > self._usual_loss
-        if not has_grown or min(self._usual_loss, self._first_norm) <= 0 or worst < RISE * self._usual_loss:
+        if self._usual_loss <= 0 or self._first_norm <= 0 or loss < RISE * self._usual_loss:
             return []  # from nothing, any growth is infinite
-        return [self._finding(observation, worst, norm / self._first_norm)]
+        return [self._finding(observation, loss, norm / self._first_norm)]
 
     def limits(self) -> Limits:
         """No say about single steps."""
@@ -76,18 +67,12 @@ class BlowUpDetector:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain state."""
-        return {
-            "seen": self._seen,
-            "usual_loss": self._usual_loss,
-            "worst_loss": self._worst_loss,
-            "first_norm": self._first_norm,
-        }
+        return {"seen": self._seen, "usual_loss": self._usual_loss, "first_norm": self._first_norm}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state made by :meth:`state_dict`."""
         self._seen = int(state["seen"])
         self._usual_loss, self._first_norm = state["usual_loss"], state["first_norm"]
-        self._worst_loss = state.get("worst_loss")
 
     def _finding(self, seen: StepObservation, loss: float, growth: float) -> Finding:
         assert self._usual_loss is not None

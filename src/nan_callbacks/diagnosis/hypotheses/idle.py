@@ -19,13 +19,13 @@ def idle(evidence: Evidence, goal: Goal) -> Hypothesis | None:
 
 
 def mistaken(evidence: Evidence, goal: Goal) -> Hypothesis | None:
-    """OPT608: one optimizer holds what another one holds already, and a net that gets gradients is in none."""
+    """OPT608: one optimizer holds what another one of its kind holds already, and a net that gets gradients is in none."""
     if goal.kind is not Kind.STALL or not evidence.in_no_optimizer:
         return None
     named = ", ".join(evidence.in_no_optimizer[:3])
     because = (
-        f"no optimizer holds any of {named}, which gets gradients, while one of them holds nothing but what another "
-        "one holds as well: it may have been given the wrong parameters",
+        f"no optimizer holds any of {named}, which gets gradients, while two of them hold the very same "
+        "parameters: one of them may have been given the wrong ones",
     )
     return Hypothesis(code="OPT608", score=0.985, because=because, observed=True, settles=True)
 
