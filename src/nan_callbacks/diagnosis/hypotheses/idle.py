@@ -19,7 +19,7 @@ def idle(evidence: Evidence, goal: Goal) -> Hypothesis | None:
 
 
 def mistaken(evidence: Evidence, goal: Goal) -> Hypothesis | None:
-    """OPT608: one optimizer holds what another one of its kind holds already, and a net that gets gradients is in none."""
+    """OPT608: two optimizers of one kind hold the same, and a net that gets gradients is in none."""
     if goal.kind is not Kind.STALL or not evidence.in_no_optimizer:
         return None
     named = ", ".join(evidence.in_no_optimizer[:3])
