@@ -90,6 +90,12 @@ class LossFacts:
     """Whether it is a term of a distribution's likelihood: one distribution may serve many samples, or many
     distributions one sample."""
 
+    @property
+    def classes(self) -> int:
+        """Classes that the predictions tell apart; 1 without any."""
+        axis = self.class_axis
+        return self.predictions.shape[axis] if axis is not None and self.predictions.ndim else 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class LayerFacts:

@@ -85,7 +85,7 @@ def _place(loss: LossFacts) -> str:
 
 def _form(loss: LossFacts, targets: Array) -> Iterator[Notice]:
     predicted, given = loss.predictions.shape, loss.targets.shape
-    classes = _classes(loss)
+    classes = loss.classes
     place, source = _place(loss), loss.source
     if loss.kind == "cross_entropy":
         axis = loss.class_axis
@@ -145,11 +145,6 @@ def _repeated(loss: LossFacts) -> Iterator[Notice]:
         )  # fmt: skip
 
 
-def _classes(loss: LossFacts) -> int:
-    axis = loss.class_axis
-    return loss.predictions.shape[axis] if axis is not None and loss.predictions.ndim else 1
-
-
 # -- range -----------------------------------------------------------------------------------------------------------
 
 
@@ -161,7 +156,7 @@ def _range(loss: LossFacts, targets: Array) -> Iterator[Notice]:
     told = None
     if loss.kind == "cross_entropy":
         kept = finite if loss.ignore_index is None else finite[finite != loss.ignore_index]
-        classes = _classes(loss)
+        classes = loss.classes
         beyond = (kept < 0) | (kept >= classes)
         if beyond.any():
             values = ", ".join(f"{int(value)}" for value in np.unique(kept[beyond])[:5])
@@ -172,7 +167,7 @@ def _range(loss: LossFacts, targets: Array) -> Iterator[Notice]:
         if low < -TOLERANCE or high > 1 + TOLERANCE:
             told = f"The loss expects probabilities from 0 to 1; targets reach from {low:.4g} to {high:.4g}."
             told += " Labels of ±1 belong to a hinge loss." if set(np.unique(finite).tolist()) == {-1, 1} else ""
-        elif loss.kind == "soft_cross_entropy" and loss.class_axis is not None and _classes(loss) > 1:
+        elif loss.kind == "soft_cross_entropy" and loss.class_axis is not None and loss.classes > 1:
             sums = loss.targets.sum(axis=min(loss.class_axis, loss.targets.ndim - 1))
             if np.abs(sums - 1).max() > 0.01:
                 told = (

@@ -26,7 +26,7 @@ def examine_losses(losses: tuple[LossFacts, ...]) -> Iterator[Notice]:
     for loss in losses:
         if _is_one_for_ever(loss):
             yield _of_one_unit(loss)
-        elif is_of_one_class(loss):
+        elif _is_of_one_class(loss):
             yield _of_one_class(loss)
         elif loss.kind in ENTROPIES and loss.from_logits:
             yield from _twice(loss)
@@ -61,12 +61,11 @@ def _of_one_unit(loss: LossFacts) -> Notice:
     )  # fmt: skip
 
 
-def is_of_one_class(loss: LossFacts) -> bool:
+def _is_of_one_class(loss: LossFacts) -> bool:
     """Whether probabilities are brought to a sum of 1 over a single class, which then has all of it."""
-    axis, seen = loss.class_axis, loss.predictions
-    if loss.kind != "soft_cross_entropy" or loss.takes_log or axis is None or seen.ndim < 2:
+    if loss.kind != "soft_cross_entropy" or loss.takes_log or loss.class_axis is None:
         return False
-    return bool(seen.shape[axis] == 1)
+    return loss.predictions.ndim >= 2 and loss.classes == 1
 
 
 def _of_one_class(loss: LossFacts) -> Notice:

@@ -8,8 +8,12 @@ from dataclasses import dataclass, field
 
 from nan_callbacks.core.finding import Finding
 from nan_callbacks.core.observation import StepObservation
+from nan_callbacks.core.statistics import median
 from nan_callbacks.core.tensor_summary import TensorSummary
 from nan_callbacks.diagnosis.origin import ReplayResult
+
+USUALLY = 64
+"""Newest accepted steps that tell what is usual: half of the guard's own window."""
 
 
 class Role(enum.StrEnum):
@@ -120,6 +124,16 @@ class History:
     """Before this one."""
     skipped: int = 0
     rollbacks: int = 0
+
+    @property
+    def usual_loss(self) -> float | None:
+        """Median of the newest losses; None without any."""
+        return median(self.losses[-USUALLY:]) if self.losses else None
+
+    @property
+    def usual_norm(self) -> float | None:
+        """Median of the newest gradient norms; None without any."""
+        return median(self.grad_norms[-USUALLY:]) if self.grad_norms else None
 
 
 @dataclass(frozen=True, kw_only=True)

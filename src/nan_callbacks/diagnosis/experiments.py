@@ -173,10 +173,9 @@ def fresh_run(steps: int = SHORT_RUN, **changes: object) -> Variation:
 def _rose(trial: Trial, evidence: Evidence) -> bool:
     losses = _finite_prefix(trial.losses)
     norms = _finite_prefix(trial.grad_norms)
-    usual_loss = median(evidence.history.losses[-64:]) if evidence.history.losses else None
-    usual_norm = median(evidence.history.grad_norms[-64:]) if evidence.history.grad_norms else None
+    history = evidence.history
     # Two steps above the level, not one: the step that fails may be the only one that is unusual.
-    return _twice_above(losses, usual_loss, UNREST) or _twice_above(norms, usual_norm, 3 * UNREST)
+    return _twice_above(losses, history.usual_loss, UNREST) or _twice_above(norms, history.usual_norm, 3 * UNREST)
 
 
 def _twice_above(values: Sequence[float], usual: float | None, ratio: float) -> bool:

@@ -108,8 +108,7 @@ def amplification(evidence: Evidence) -> float | None:
     and clipping saves the weights from whatever has made the error.
     """
     loss, norm, history = evidence.seen.loss, evidence.seen.grad_norm, evidence.history
-    usual_loss = median(history.losses[-64:]) if history.losses else 0.0
-    usual_norm = median(history.grad_norms[-64:]) if history.grad_norms else 0.0
+    usual_loss, usual_norm = history.usual_loss or 0.0, history.usual_norm or 0.0
     if loss is None or norm is None or not (math.isfinite(loss) and math.isfinite(norm)):
         return None
     if min(loss, usual_loss, usual_norm) <= 0.0:
@@ -180,7 +179,7 @@ def _is_a_product(origin: Origin) -> bool:
 
 def _thrown(evidence: Evidence) -> Judge:
     """Whether a recent batch costs far more than usual after an update."""
-    usual = median(evidence.history.losses[-64:]) if evidence.history.losses else None
+    usual = evidence.history.usual_loss
 
     def judged(measured: Measured) -> bool | None:
         trial = measured.trial

@@ -231,11 +231,10 @@ def _classes(part: BatchPart) -> int:
 
 def shifted_labels(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     """DATA504: the labels of a whole batch contradict its samples: shifted, shuffled, of another list of classes."""
-    losses = evidence.history.losses
+    usual = evidence.history.usual_loss
     few = evidence.guilty_rows and 2 * len(evidence.guilty_rows) <= batch_rows(evidence)
-    if goal.kind is not Kind.SPIKE or few or not losses or _inputs_are_unusual(evidence):
+    if goal.kind is not Kind.SPIKE or few or usual is None or _inputs_are_unusual(evidence):
         return None
-    usual = median(losses[-64:])
     because = (
         f"the loss of the batch is {number(evidence.seen.loss)}, that of others {number(usual)}",
         "its inputs are as large as those of other samples",
