@@ -1,4 +1,4 @@
-"""The catalogue as a page of the documentation: ``python -m nan_callbacks.diagnosis.catalogue.page > docs/codes.md``."""
+"""The catalogue as a page: ``python -m nan_callbacks.diagnosis.catalogue.page > docs/codes.md`` writes it anew."""
 
 from __future__ import annotations
 
