@@ -30,6 +30,10 @@ CONTRADICTION = math.log(1000.0)
 CONTRADICTED_BATCH = math.log(20.0)
 """Mean loss of a whole batch, in nats: the model gives its labels a probability under 1 in 20, on average."""
 
+KNOWS = 0.95
+"""Usual loss over that of a guess below which a model knows something that labels could contradict: as much better as a
+model must be than the best constant prediction to have learnt anything."""
+
 WORSE_THAN_A_GUESS = 1.5
 """Factor on the loss of a guess from which a model knows less than nothing: its weights are far off."""
 
@@ -148,7 +152,7 @@ def wrong_labels(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         return None
     if not evidence.classifies:
         return None  # how sure a model is shows in nats only
-    if evidence.history.losses and median(evidence.history.losses[-8:]) > WORSE_THAN_A_GUESS * _guess(evidence):
+    if not _knows(evidence):
         return None  # a model that has lost its way contradicts any label
     because = (f"{describe_rows(rows)} alone make the spike", "their inputs are as large as those of other samples")
     accused = replace(goal.base, only_rows=rows)
@@ -241,11 +245,12 @@ def shifted_labels(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     )
     if not evidence.classifies:
         return _worse_than_knowing_nothing(evidence, goal, usual, because)
-    if not any(part.is_integral for part in _targets(evidence)):
+    if not any(part.is_integral for part in _targets(evidence)) or not _knows(evidence):
         return None
 
     def contradicts(treated: Measured, controls: Sequence[Measured]) -> bool:
-        return bool(controls[0].trial.losses) and controls[0].trial.losses[-1] > max(CONTRADICTED_BATCH, 10.0 * usual)
+        losses = controls[0].trial.losses
+        return bool(losses) and losses[-1] > max(CONTRADICTED_BATCH, 10.0 * usual)
 
     experiment = replace(another_batch(goal), requires=contradicts)
     return Hypothesis(code="DATA504", score=0.76, because=because, experiments=(experiment,))
@@ -301,6 +306,18 @@ def _contradicted(evidence: Evidence) -> Requirement:
         return accused[-1] > max(CONTRADICTION, 10.0 * usual) and others[-1] < min(0.5 * accused[-1], most)
 
     return shown
+
+
+def _knows(evidence: Evidence) -> bool:
+    """Whether the model does better than a guess: who knows nothing contradicts no label, however large the loss.
+
+    Of a net that was thrown off, most batches cost what a guess costs, and one that wakes a dead unit hundreds of times
+    that.
+    """
+    columns = [part.failed.shape[1] for part in _targets(evidence) if part.is_integral and len(part.failed.shape) == 2]
+    classes = max((*map(_classes, _targets(evidence)), *columns), default=0)
+    guess = evidence.constant_loss or (math.log(classes) if classes > 1 else math.inf)
+    return not evidence.history.losses or median(evidence.history.losses[-8:]) < KNOWS * guess
 
 
 def _guess(evidence: Evidence) -> float:
