@@ -1,4 +1,4 @@
-"""When a lower rate helps and the rate is not to blame all the same: what it takes to confirm a rate that is too high."""
+"""When a lower rate helps and the rate is not to blame all the same: what it takes to confirm one that is too high."""
 
 import math
 
