@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from nan_callbacks.core.sentences import number
+from nan_callbacks.core.usual_start import WEAK
 from nan_callbacks.diagnosis.evidence import Evidence, LayerEvidence
 from nan_callbacks.diagnosis.experiments import Experiment, Requirement, ends_lower, fresh_run
 from nan_callbacks.diagnosis.goal import Goal, Kind, Measured, is_calm, is_finite, peaks, stands_still, tail
@@ -25,10 +26,6 @@ FEWEST_ROWS = 8
 WEIGHT_SCALES = (0.05, 5.0)
 """Weights times the root of the fan-in outside of this range are no Glorot, LeCun or He start (1 to 1.4), whatever the
 activation: a factor of 3.5 on the far side of the widest of them."""
-
-WEAK = 0.3
-"""Weights times the root of the fan-in of a layer that a few others like it make too weak: half of the smallest usual
-start, which is that of PyTorch's linear layers (0.577)."""
 
 FEWEST_WEAK = 3
 """Such layers in a row."""
