@@ -17,7 +17,7 @@ class Side(LightningModule):
     def __init__(self):
         super().__init__()
         self.net = nn.Sequential(nn.Linear(8, 32), nn.Tanh(), nn.Linear(32, 1))
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator().manual_seed(3)
         for parameter in self.net.parameters():
             nn.init.normal_(parameter, std=1e-3, generator=generator)
 
@@ -29,7 +29,7 @@ class Side(LightningModule):
 
 
 def test_a_run_on_single_samples_from_tiny_weights_is_left_alone():
-    x = torch.randn(STEPS, 8, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(STEPS, 8, generator=torch.Generator().manual_seed(3))
     y = (x[:, :2].sum(1, keepdim=True) > 0).float()
     module, guard = Side(), NaNGuard(strict=True, checkup=False)
     before = parameters_to_vector(module.net.parameters()).norm().item()
