@@ -20,7 +20,7 @@ class Side(LightningModule):
         self.net = nn.Sequential(nn.Linear(8, 32), nn.Tanh(), nn.Linear(32, 1))
         for parameter in self.net.parameters():
             drawn = 1e-3 * rng.normal(size=tuple(parameter.shape)[::-1])
-            parameter.data = torch.tensor(drawn.T, dtype=torch.float32)
+            parameter.data = torch.tensor(np.ascontiguousarray(drawn.T), dtype=torch.float32)
 
     def training_step(self, batch, batch_idx):
         return F.binary_cross_entropy_with_logits(self.net(batch[0]), batch[1])
