@@ -11,7 +11,7 @@ from nan_callbacks.core.usual_start import WEAK
 from nan_callbacks.diagnosis.evidence import Evidence, LayerEvidence
 from nan_callbacks.diagnosis.experiments import Experiment, Requirement, ends_lower, fresh_run
 from nan_callbacks.diagnosis.goal import Goal, Kind, Measured, is_calm, is_finite, peaks, stands_still, tail
-from nan_callbacks.diagnosis.hypotheses.gradients import vanishing
+from nan_callbacks.diagnosis.hypotheses.gradients import FAINT, vanishing
 from nan_callbacks.diagnosis.hypotheses.hypothesis import EARLY, Hypothesis, batch_rows, how_early, is_early, reached
 from nan_callbacks.diagnosis.hypotheses.numerics import code_of_origin
 from nan_callbacks.diagnosis.lab import Start, Variation
@@ -29,9 +29,6 @@ activation: a factor of 3.5 on the far side of the widest of them."""
 
 FEWEST_WEAK = 3
 """Such layers in a row."""
-
-FAINT = 0.01
-"""Share of a signal behind them that is next to nothing: normalisation or paths around them would keep it up."""
 
 THROWN = 1.5
 """Growth of all weights together since the first step that no start explains."""
