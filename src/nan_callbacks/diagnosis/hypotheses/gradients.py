@@ -45,7 +45,7 @@ VANISHED = 1e-4
 resolution (1.2e-7) leaves an update of a thousandth of the weights no further room."""
 
 FAINT = 0.01
-"""Share of a signal behind layers in a row that is next to nothing: what normalises it or leads around them would keep it
+"""Share of a signal behind layers in a row that is next to nothing: normalisation, or a path around them, would keep it
 up."""
 
 RECENT_NORMS = 16
