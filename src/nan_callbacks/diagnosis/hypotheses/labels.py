@@ -30,6 +30,8 @@ CONTRADICTION = math.log(1000.0)
 CONTRADICTED_BATCH = math.log(20.0)
 """Mean loss of a whole batch, in nats: the model gives its labels a probability under 1 in 20, on average."""
 
+UNLIKE = "their inputs are unlike those of all recent samples: it may be these that are wrong"
+
 KNOWS = 0.95
 """Usual loss over that of a guess below which a model knows something that labels could contradict: as much better as a
 model must be than the best constant prediction to have learnt anything."""
@@ -160,7 +162,14 @@ def wrong_labels(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         replace(each, controls=(*each.controls, accused), requires=_contradicted(evidence))
         for each in without_rows(goal, rows, total)
     )
-    return Hypothesis(code="DATA504", score=0.85, because=because, experiments=experiments)
+    unlike = bool(_unlike_inputs(evidence) & set(rows))
+    return Hypothesis(
+        code="DATA504",
+        score=0.85,
+        because=(*because, *((UNLIKE,) if unlike else ())),
+        experiments=experiments,
+        circumstantial=unlike,
+    )
 
 
 def forbidden_labels(evidence: Evidence, goal: Goal) -> Hypothesis | None:
@@ -253,7 +262,14 @@ def shifted_labels(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         return bool(losses) and losses[-1] > max(CONTRADICTED_BATCH, 10.0 * usual)
 
     experiment = replace(another_batch(goal), requires=contradicts)
-    return Hypothesis(code="DATA504", score=0.76, because=because, experiments=(experiment,))
+    unlike = 2 * len(_unlike_inputs(evidence)) > batch_rows(evidence)
+    return Hypothesis(
+        code="DATA504",
+        score=0.76,
+        because=(*because, *((UNLIKE,) if unlike else ())),
+        experiments=(experiment,),
+        circumstantial=unlike,
+    )
 
 
 def _worse_than_knowing_nothing(
@@ -330,6 +346,11 @@ def _inputs_are_unusual(evidence: Evidence) -> bool:
     """Whether inputs, and not labels alone, differ from those before: then a model contradicts the right labels too."""
     inputs = [part for part in evidence.batch if part.role is not Role.TARGET]
     return any(part.outlier_rows or has_moved(part) for part in (*inputs, *evidence.prepared))
+
+
+def _unlike_inputs(evidence: Evidence) -> set[int]:
+    """Samples whose inputs are unlike all before: a model that meets what it does not know contradicts right labels."""
+    return {row for part in evidence.batch if part.role is not Role.TARGET for row in part.unlike_rows}
 
 
 def _targets(evidence: Evidence) -> list[BatchPart]:
