@@ -68,6 +68,23 @@ def test_weights_that_jump_while_the_loss_falls_are_a_healthy_start(growth: floa
     assert findings_of(after_onset(0.3), grows_by(growth)) == []
 
 
+@pytest.mark.parametrize(("least", "found"), [(0.0, 1), (10.0, 0), (1.0, 1)])
+def test_weights_that_began_smaller_than_usual_may_grow_to_the_usual(least: float, found: int):
+    detector = DivergenceDetector()
+    findings = []
+    for step in range(200):
+        norm = 0.05 * min(100.0, 1.04**step) if step % CADENCE == 0 else None
+        findings += detector.update(StepObservation(step=step, loss=1.0, param_norm=norm, least_norm=least))
+    assert bool(findings) == bool(found)
+
+
+@pytest.mark.parametrize(("sigma", "found"), [(1.5, False), (0.1, True)])
+def test_the_first_loss_of_a_single_sample_is_no_level(sigma: float, found: bool):
+    """A hundredth of the others by chance; of large batches, it tells that the loss has risen a hundredfold."""
+    noise = [0.01, *log_normal(END, sigma=sigma)[1:]]
+    assert bool(findings_of(constant(1.0), lambda step: 10.0 * min(1.5, 1.0 + step / 64), noise=noise)) is found
+
+
 def travels(until: int) -> Callable[[int], float]:
     """Weights on their way to large targets, at the even pace of an adaptive optimizer."""
     return lambda step: 12.0 + 1.3 * min(step, until)

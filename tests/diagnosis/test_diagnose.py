@@ -531,6 +531,16 @@ def test_labels_are_not_accused_by_a_model_that_has_lost_its_way():
     assert "DATA504" not in [each.code for each in other], "how sure a model is shows in nats only"
 
 
+@pytest.mark.parametrize("rows", [(), (4,)])
+def test_labels_are_not_accused_by_a_model_that_knows_nothing(rows):
+    """Whose loss is that of a guess, though one batch that wakes a unit of it costs hundreds of times that."""
+    about = {"batch": (labels_of(0.0, 3.0),), "guilty_rows": rows, "classifies": True}
+    about["seen"] = seen(loss=700.0, grad_norm=1e4)
+    for loss, accused in ((math.log(4.0), False), (0.5 * math.log(4.0), True)):
+        history = History(losses=(loss,) * 50, grad_norms=(1.0,) * 50)
+        assert ("DATA504" in [each.code for each in hypothesise(spike(history=history, **about))]) is accused
+
+
 def test_a_rare_target_that_does_no_harm_is_not_to_blame():
     # Without sample 17 the step succeeds, but not because of its target: brought back into range, it fails again.
     target = BatchPart(

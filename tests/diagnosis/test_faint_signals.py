@@ -2,6 +2,7 @@
 
 import pytest
 
+from nan_callbacks.core.finding import Action, Finding, Severity
 from nan_callbacks.diagnosis.diagnose import diagnose
 from nan_callbacks.diagnosis.diagnosis import Confidence
 from nan_callbacks.diagnosis.evidence import Evidence, History, LayerEvidence
@@ -51,6 +52,36 @@ def test_a_stack_that_leaves_nothing_of_its_signal_began_too_small():
 )
 def test_other_stacks(stack, grown):
     assert "ACT304" not in told(stack, grown=grown)
+
+
+@pytest.mark.parametrize(
+    ("halved", "backwards", "unasked", "code"),
+    [(0.5, 0.5, False, "GRAD202"), (0.5, 0.5, True, None), (0.9, 0.5, False, None), (0.5, 0.9, False, None)],
+    ids=["both ways", "nobody has asked", "heard behind", "felt in front"],
+)
+def test_usual_layers_that_each_halve_a_signal_leave_nothing_of_it(halved, backwards, unasked, code):
+    """The gradient of the first layers is a thousandth of the last one's: too much to speak for itself."""
+    stack = tuple(
+        LayerEvidence(
+            name=f"gate_{index}",
+            kind="Conv2D",
+            activation_std=halved**index,
+            weight_norm=5.0,
+            weight_scale=1.0,
+            grad_norm=backwards ** (11 - index),
+        )
+        for index in range(12)
+    )
+    finding = Finding(
+        code="LOSS406", title="", step=200, epoch=0, batch_index=1, severity=Severity.WARNING, action=Action.OBSERVE,
+        quantity="loss",
+    )  # fmt: skip
+    history = History(losses=(1.0,) * 64, grad_norms=(0.5,) * 64, param_norms=(17.0, 17.0), from_start=True)
+    evidence = Evidence(
+        seen=seen(loss=1.0, grad_norm=0.5), history=history, layers=stack, findings=(finding,) if unasked else ()
+    )
+    found = [each.code for each in diagnose(evidence, ScriptedLab(standing_still)).verdicts]
+    assert found == ([code] if code else [])
 
 
 @pytest.mark.parametrize(("constant", "codes"), [(0.65, ["ACT302"]), (0.9, []), (None, [])])

@@ -69,7 +69,7 @@ def test_forward(operation: str, operands: list[list[float]], expected: str | No
         ("power", [NEGATIVE, [0.4]], "NAN113"),  # as of the logarithm of a negative number: not used, but derived
         ("power", [HUGE, [3.0]], "NAN110"),
         ("log", [ZERO], "NAN113"),  # the trap of `where`: its forward value was not used
-        ("divide", [ONE, ZERO], "NAN112"),
+        ("divide", [ONE, ZERO], "NAN113"),  # the same trap
         ("divide", [ONE, TINY], "NAN112"),
         ("matmul", [HUGE, HUGE], "NAN110"),
         ("decomposition", [ONE], "NAN113"),
@@ -82,6 +82,10 @@ def test_backward(operation: str, operands: list[list[float]], expected: str | N
 
 def test_a_logarithm_of_zero_that_was_computed_with_is_no_trap_of_where():
     assert code("log", ZERO, phase=Phase.BACKWARD, absorbed_by="exp") == "NAN111"
+
+
+def test_a_quotient_that_was_computed_with_is_none_either():
+    assert code("divide", ONE, ZERO, phase=Phase.BACKWARD, absorbed_by="exp") == "NAN112"
 
 
 def test_the_power_of_a_negative_base_is_outside_of_its_domain():

@@ -44,6 +44,18 @@ def softmax_by_hand():
     return network(HandMadeSoftmax(name="soft")), arrays()
 
 
+class LogOfShare(layers.Layer):
+    def call(self, x):
+        e = ops.exp(87.5 + 0.01 * ops.tanh(x))
+        total = ops.sum(e, -1, keepdims=True)
+        return ops.log(e / total)
+
+
+@case(Expected("sum", layer="share", line="ops.sum(e, -1, keepdims=True)", custom_layer=True))
+def logarithm_of_what_an_overflow_has_left():
+    return network(LogOfShare(name="share")), arrays()
+
+
 class Standardise(layers.Layer):
     def call(self, x):
         centred = x - ops.mean(x, -1, keepdims=True)

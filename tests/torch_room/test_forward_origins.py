@@ -195,7 +195,25 @@ def mean_over_nothing(logits, y):
     return logits[y > 99].mean()  # @mean over nothing
 
 
-LOSSES = [(log_of_sigmoid, "log"), (divergence, "divide"), (gaussian_likelihood, "divide"), (mean_over_nothing, "mean")]
+def share_of_an_overflow(logits, y):
+    alike = torch.exp(87.8 + 0.01 * torch.tanh(logits))
+    return -(alike[:, 0] / alike.sum(-1)).log().mean()  # @share of an overflow
+
+
+def softmax_by_hand(logits, y):
+    weights = torch.exp(logits.abs() * 1e5 * (logits == logits.amax(-1, keepdim=True)))  # @softmax by hand
+    share = weights / weights.sum(-1, keepdim=True)
+    return -torch.log(share.gather(1, logits.argmin(-1, keepdim=True))).mean()
+
+
+LOSSES = [
+    (log_of_sigmoid, "log"),
+    (divergence, "divide"),
+    (gaussian_likelihood, "divide"),
+    (mean_over_nothing, "mean"),
+    (share_of_an_overflow, "sum"),
+    (softmax_by_hand, "exp"),
+]
 
 
 @pytest.mark.parametrize(("loss", "operation"), LOSSES, ids=[case[0].__name__ for case in LOSSES])
@@ -207,6 +225,17 @@ def test_a_loss_written_by_hand_belongs_to_no_module(loss, operation):
     assert origin.phase is Phase.FORWARD
     assert (origin.module, origin.module_type) == ("", "")
     assert marked(result) == loss.__name__.replace("_", " ")
+
+
+def test_a_zero_that_is_no_overflows_is_the_logarithms_own():
+    def loss(logits, y):
+        infinite = torch.exp(logits.abs() * 1e5)
+        share = torch.relu(logits - 1e3) / (1.0 + infinite)
+        return -torch.log(share).mean()  # @zero over anything
+
+    # Some of the zeros would be there without an Inf as well: 0 over a finite number.
+    result = replay_net(nn.Identity(), loss=lambda logits, y: loss(logits * (torch.arange(len(y)) > 3)[:, None], y))
+    assert (origin_of(result).operation, marked(result)) == ("log", "zero over anything")
 
 
 def test_a_library_layer_is_named_and_the_line_is_that_of_the_caller():

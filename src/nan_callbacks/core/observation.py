@@ -42,6 +42,8 @@ class StepObservation:
     """False if the batch itself holds a NaN or an Inf. None: not looked at (only incidents look)."""
     param_norm: float | None = None
     """Global L2 norm of all parameters before the step. None on most steps: measured at a cadence."""
+    least_norm: float = 0.0
+    """Norm of parameters of these shapes on the smallest usual scale; beside the parameter norm."""
     optimizer_name: str = ""
     """Class of the optimizer, for people."""
     learning_rates: tuple[float, ...] = ()
@@ -52,6 +54,11 @@ class StepObservation:
     """True if a dynamic loss scaler found an overflow in the scaled gradients and will skip the step by itself."""
     applied: bool = True
     """True if the gate let the update through to the weights."""
+
+    @property
+    def grown_norm(self) -> float | None:
+        """The parameter norm as growth is read from it: what began smaller than usual has grown from the usual."""
+        return None if self.param_norm is None else max(self.param_norm, self.least_norm)
 
     @property
     def loss_is_finite(self) -> bool:

@@ -13,6 +13,7 @@ from nan_callbacks.core.tensor_summary import TensorSummary
 from nan_callbacks.diagnosis.evidence import BatchPart, Role
 from nan_callbacks.diagnosis.moved import moved_share
 from nan_callbacks.diagnosis.outlying import outlying_rows, over
+from nan_callbacks.diagnosis.unlike import unlike_rows
 
 MOST_VALUES = 1 << 21
 """Values of one tensor that statistics look at; of larger ones, rows (then values) at an even stride (16 MiB).
@@ -81,6 +82,7 @@ def _part(failed: NamedArray, recent: list[NDArray[Any]], role: Role) -> BatchPa
         feature_std_ratio=_feature_std_ratio(remembered or [sampled]),
         moved_share=moved_share(sampled, remembered),
         moved_lately=moved_share(sampled, former),
+        unlike_rows=unlike_rows(sampled, remembered) if sampled.shape == failed.values.shape else (),
         is_integral=bool(finite.size) and bool(np.all(finite == np.rint(finite))),
     )
 

@@ -134,6 +134,23 @@ class BlameGraph:
         return len(self.nodes) - 1
 
 
+def are_left_by_overflow(inputs: Sequence[np.ndarray], output: np.ndarray) -> bool:
+    """Whether a quotient holds zeros, and each of them stands where one of the operands was infinite.
+
+    Args:
+        inputs: Operands, of shapes that broadcast to that of the result.
+        output: The quotient.
+    """
+    infinite = np.zeros(output.shape, bool)
+    for each in inputs:
+        try:
+            infinite = infinite | np.broadcast_to(np.isinf(each), output.shape)
+        except ValueError:  # not elementwise after all
+            return False
+    zeros = output == 0
+    return bool(zeros.any()) and bool(infinite[zeros].all())
+
+
 def has_fresh(inputs: Sequence[np.ndarray], output: np.ndarray) -> bool:
     """Whether an elementwise operation made a non-finite element of finite ones.
 

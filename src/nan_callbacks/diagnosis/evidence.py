@@ -58,6 +58,8 @@ class BatchPart:
     feature, or the mean, the spread or the largest magnitude of a row. 0 without recent batches, or of under 4 rows."""
     moved_lately: float = 0.0
     """The same beside the older half of the recent batches: a change that some batches have passed with already."""
+    unlike_rows: tuple[int, ...] = ()
+    """Rows that are within reach of recent ones in size, or not, and over all features unlike any of them."""
     is_integral: bool = False
     """Whether all finite values are whole numbers: class indices, token ids, counts."""
 

@@ -8,6 +8,12 @@ ABSORBING = frozenset({
 })  # fmt: skip
 """Operations that take an infinite operand for a number and give a finite one: a mask does not look at it."""
 
+DIVIDING = frozenset({"divide", "reciprocal"})
+"""Operations that make a zero of an Inf below the line: of an overflow, nothing is left but that."""
+
+FAILING_AT_ZERO = frozenset({"log", "divide", "reciprocal", "rsqrt", "power"})
+"""Operations that fail at a zero: at one that an overflow has left, for want of range and not by themselves."""
+
 SYNONYMS: dict[str, str] = {
     # logarithms
     "log": "log", "log2": "log", "log10": "log", "log1p": "log1p", "xlogy": "xlogy", "xlog1py": "xlogy",

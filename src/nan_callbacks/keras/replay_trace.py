@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from nan_callbacks.core.tensor_summary import TensorSummary
-from nan_callbacks.diagnosis.blame import ELEMENTWISE, BlameGraph, Node, has_fresh
-from nan_callbacks.diagnosis.operations import neutral_name
+from nan_callbacks.diagnosis.blame import ELEMENTWISE, MOVES, BlameGraph, Node, are_left_by_overflow, has_fresh
+from nan_callbacks.diagnosis.operations import ABSORBING, DIVIDING, FAILING_AT_ZERO, neutral_name
 from nan_callbacks.diagnosis.origin import WRITTEN_BY_HAND, Origin, OriginKind, Phase
 from nan_callbacks.keras.replay_layers import OUTSIDE, Place
 from nan_callbacks.keras.replay_sites import Site
@@ -89,6 +89,12 @@ class Trace:
         self._rows = rows
         self._deadline = deadline
         self._remembered = 0
+        self._zeros: set[int] = set()
+        """Nodes of finite values: zeros, of which an overflow before a division is to blame."""
+        self._zeros_in: dict[int, int] = {}
+        """Those of quotients that hold something non-finite besides, by the node of that."""
+        self._absorbed: dict[Site, str] = {}
+        """The first operation that made a finite number of what another one had made, by the site of that."""
 
     def is_bad(self, value: Any) -> bool:
         """Whether a backend's array holds a NaN or an Inf."""
@@ -144,21 +150,22 @@ class Trace:
             describe: Tells about the operation; called only if a result is non-finite.
 
         Returns:
-            The node of each result, None for the finite ones.
+            The node of each result, None for the finite ones unless they hold zeros that an overflow has left.
         """
         bad = [self.is_bad(each) for each in results]
         if not any(bad):
-            return [None] * len(bad)
-        causes = [node for _, node in operands if node is not None]
+            return self._finite(operands, results, describe)
+        causes = [node for _, node in operands if node is not None and node not in self._zeros]
         strangers = [value for value, node in operands if node is None and self.is_bad(value)]
         causes += [self.graph.constant() for _ in strangers]
         happening = describe()
         arrays = [self._numpy(value) for value, is_bad in zip(results, bad, strict=True) if is_bad]
         name = neutral_name(happening.native)
-        fresh = not causes
-        if causes and name in ELEMENTWISE:
-            inputs = [self._numpy(value) for value, _ in operands]
-            fresh = any(has_fresh(inputs, array) for array in arrays)
+        inputs = [self._numpy(value) for value, _ in operands] if causes and name in ELEMENTWISE else []
+        fresh = any(has_fresh(inputs, array) for array in arrays) if inputs else not causes
+        left = [node for _, node in operands if node in self._zeros and not self.graph.nodes[node].legal]
+        if fresh and not causes and left and name in FAILING_AT_ZERO:
+            causes, fresh = left, False  # it is not by itself that it has met a zero
         has_nan = any(bool(np.isnan(array).any()) for array in arrays)
         node = self.graph.operation(name, causes, has_nan=has_nan, fresh=fresh, payload=happening)
         if self.graph.is_root(node) and self._remembered < MAX_REMEMBERED:
@@ -168,7 +175,36 @@ class Trace:
             happening.rows = bad_rows(arrays[0], self._rows)
             if not happening.operands:
                 happening.operands = tuple(self.summary(value) for value, _ in operands)
+        if name in DIVIDING and inputs and are_left_by_overflow(inputs, arrays[0]):
+            self._zeros_in[node] = self._note_zeros(causes, happening)
         return [node if is_bad else None for is_bad in bad]
+
+    def _finite(
+        self, operands: Sequence[tuple[Any, int | None]], results: Sequence[Any], describe: Callable[[], Happening]
+    ) -> list[int | None]:
+        """Nodes of finite results: of zeros that an overflow has left in a quotient, however these are moved."""
+        causes = [node for _, node in operands if node is not None]
+        if not causes or len(results) != 1:
+            return [None] * len(results)
+        happening = describe()
+        name = neutral_name(happening.native)
+        if name in ABSORBING and not happening.derivative:
+            for root in self.graph.roots(causes):
+                if isinstance(root.payload, Happening):
+                    self._absorbed.setdefault(root.payload.site, name)
+        if name in MOVES:
+            left = [each if each in self._zeros else self._zeros_in.get(each) for each in causes]
+            return [next((each for each in left if each is not None), None)]
+        if name in DIVIDING:
+            inputs = [self._numpy(value) for value, _ in operands]
+            if are_left_by_overflow(inputs, self._numpy(results[0])):
+                return [self._note_zeros(causes, happening)]
+        return [None]
+
+    def _note_zeros(self, causes: Sequence[int], happening: Happening) -> int:
+        node = self.graph.operation("divide", causes, has_nan=False, fresh=False, payload=happening)
+        self._zeros.add(node)
+        return node
 
     def summary(self, value: Any, name: str = "") -> TensorSummary:
         """A backend's array in numbers."""
@@ -181,7 +217,7 @@ class Trace:
             The origin, and others on independent ways.
         """
         for nodes in (ends.loss, ends.gradients, ends.weights):
-            roots = self.graph.roots(nodes)
+            roots = self.graph.roots(node for node in nodes if node not in self._zeros)
             if roots:
                 origins = [self._origin(root, reached_loss=nodes is ends.loss) for root in roots]
                 return origins[0], _distinct(origins)[: MAX_OTHERS + 1]
@@ -234,6 +270,7 @@ class Trace:
             rows=what.rows,
             time_step=site.time_step,
             detail=detail,
+            absorbed_by=self._absorbed.get(site, "") if phase is Phase.BACKWARD else "",
         )
 
 

@@ -17,6 +17,7 @@ from nan_callbacks.core.draws import Streams, is_dropped
 from nan_callbacks.core.events import Event, step_events
 from nan_callbacks.core.finding import Finding
 from nan_callbacks.core.journal import Journal
+from nan_callbacks.core.usual_start import least_usual_norm
 from nan_callbacks.diagnosis.answers import answered
 from nan_callbacks.diagnosis.desk import Desk
 from nan_callbacks.diagnosis.history import HistoryRecorder
@@ -61,6 +62,7 @@ class GuardSession:
         self.recent = RecentBatches()
         self._found: list[tuple[StepObservation, tuple[Finding, ...], Event]] = []
         self._param_norm: float | None = None
+        self._least_norm: float | None = None
         self._scale = monitor.lr_scale
         """What the learning rate of the present step is multiplied by; the monitor may have cut it since."""
         self._last: StepObservation | None = None
@@ -88,6 +90,8 @@ class GuardSession:
         self._param_norm = None
         if self.monitor.wants_param_norm():
             self._param_norm = math.hypot(*self.backend.parameter_norms().values())
+            if self._least_norm is None:
+                self._least_norm = least_usual_norm(weight.shape for weight in self.model.trainable_weights)
         self._streams = self.backend.streams() if self.monitor.draws.count_as_used else None
         return self._limits()
 
@@ -176,6 +180,7 @@ class GuardSession:
             non_finite_gradients=len(reading.non_finite_names),
             non_finite_names=reading.non_finite_names[:3],
             param_norm=self._param_norm,
+            least_norm=self._least_norm or 0.0,
             optimizer_name=reading.optimizer_name,
             learning_rates=(reading.learning_rate,),
             loss_scale=reading.loss_scale,

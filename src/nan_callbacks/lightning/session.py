@@ -14,6 +14,7 @@ from nan_callbacks.core import Action, Decision, Monitor, StepObservation
 from nan_callbacks.core.events import Event, step_events
 from nan_callbacks.core.finding import Finding
 from nan_callbacks.core.journal import Journal
+from nan_callbacks.core.usual_start import least_usual_norm
 from nan_callbacks.diagnosis.answers import answered
 from nan_callbacks.diagnosis.desk import Desk
 from nan_callbacks.diagnosis.history import HistoryRecorder
@@ -205,6 +206,7 @@ class GuardSession:
             inverse_scale=1.0 / scale if fused and scale else 1.0,
         )
         measured = self._agree(measured)
+        weights = self._parameters()[1] if self.monitor.wants_param_norm() else None
         return StepObservation(
             step=self.monitor.step + len(self._attempts),
             epoch=self.trainer.current_epoch,
@@ -216,7 +218,8 @@ class GuardSession:
             statistics_jump=measured.statistics_jump,
             non_finite_gradients=len(measured.non_finite),
             non_finite_names=tuple(names[place] for place in measured.non_finite[:3]),
-            param_norm=total_norm(self._parameters()[1]) if self.monitor.wants_param_norm() else None,
+            param_norm=None if weights is None else total_norm(weights),
+            least_norm=least_usual_norm(weight.shape for weight in weights or ()),
             optimizer_name=type(optimizer).__name__,
             learning_rates=learning_rates(optimizer),
             loss_scale=scale,

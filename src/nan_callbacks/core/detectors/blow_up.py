@@ -43,7 +43,7 @@ class BlowUpDetector:
         """Compare an accepted step with the first ones."""
         if self._seen > FIRST_STEPS or observation.competing:
             return []
-        loss, norm = observation.loss, observation.param_norm
+        loss, norm = observation.loss, observation.grown_norm
         self._seen += 1
         if loss is None or norm is None or not (math.isfinite(loss) and math.isfinite(norm) and observation.applied):
             return []

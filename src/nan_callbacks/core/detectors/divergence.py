@@ -60,6 +60,24 @@ and 32 values differ by chance."""
 
 
 @dataclass(frozen=True)
+class Mark:
+    """What the run looked like at one moment."""
+
+    norm: float
+    level: float
+    losses: int = MARK_STEPS
+    """Losses that the level was read from: the very first mark has one, which of a single sample may be anything."""
+
+    def doubt(self, spread: float) -> float:
+        """Factor by which its level may be too low because fewer losses than usual make it.
+
+        Args:
+            spread: Of single losses, robust standard deviation of their logarithm.
+        """
+        return math.exp(CERTAIN * 1.25 * spread * (1 / math.sqrt(self.losses) - 1 / math.sqrt(MARK_STEPS)))
+
+
+@dataclass(frozen=True)
 class Now:
     """The present loss."""
 
@@ -114,26 +132,27 @@ class Rule:
     """Largest robust standard deviation of the log loss at which a lack of progress could be told from noise: the
     medians of 16 and 32 values differ by 1.25 * spread * sqrt(1/16 + 1/32) by chance alone."""
 
-    def threshold(self, before: float, now: Now, *, competing: bool) -> float:
-        """Loss level from which the growth was no progress, given the level before it."""
+    def threshold(self, before: Mark, now: Now, *, competing: bool) -> float:
+        """Loss level from which the growth was no progress, given what was before it."""
         ratio = max(self.ratio, COMPETING_RATIO) if competing else self.ratio
-        if before > 0 and not now.signed:
-            return ratio * before
+        if before.level > 0 and not now.signed:
+            # A loss that has risen must have risen by more than chance makes of a single one.
+            return ratio * before.level * (before.doubt(now.spread) if ratio > 1.0 else 1.0)
         # Around and below zero a ratio means nothing: worse by its noise, and by the same share of the magnitude.
-        return before + SIGNED_NOISE * now.noise + max(ratio - 1.0, 0.0) * abs(before)
+        return before.level + SIGNED_NOISE * now.noise + max(ratio - 1.0, 0.0) * abs(before.level)
 
-    def calls_for_more(self, before: float, now: Now, *, competing: bool) -> bool:
-        """Whether the present loss level is too little progress, given the level before the growth."""
+    def calls_for_more(self, before: Mark, now: Now, *, competing: bool) -> bool:
+        """Whether the present loss level is too little progress, given what was before the growth."""
         above = now.level >= self.threshold(before, now, competing=competing)
-        return above and now.spread <= self.max_spread and (before > 0 or now.level > before)
+        return above and now.spread <= self.max_spread and (before.level > 0 or now.level > before.level)
 
-    def is_nearly_met(self, before: float, now: Now, *, competing: bool) -> bool:
+    def is_nearly_met(self, before: Mark, now: Now, *, competing: bool) -> bool:
         """Whether the loss is better than before the growth and will soon be as good as asked.
 
         Large targets need large weights: their loss falls a little at every step, and for certain.
         """
         missing = now.level - self.threshold(before, now, competing=competing)
-        return now.level < before and now.fall > HALF_WAY * missing
+        return now.level < before.level and now.fall > HALF_WAY * missing
 
 
 RULES = (
@@ -154,14 +173,6 @@ the first loss of an untrained net is often far above chance, so that falling to
 for a while, and what is seen only later must still be told from the state that was restored."""
 PAROLE_GROWTH = 1.8
 """Growth of the parameter norm since the rollback from which a state is not trusted: that of the middle rule."""
-
-
-@dataclass(frozen=True)
-class Mark:
-    """What the run looked like at one moment."""
-
-    norm: float
-    level: float
 
 
 def _level_of(losses: Iterable[float]) -> float:
@@ -203,7 +214,7 @@ class DivergenceDetector:
         """Follow the level of the accepted losses; judge whenever the parameter norm was measured."""
         if observation.applied and observation.loss is not None and math.isfinite(observation.loss):
             self._losses.append(observation.loss)
-        norm = observation.param_norm
+        norm = observation.grown_norm
         if norm is None or not math.isfinite(norm) or not self._losses:
             return []
         self._parole = max(self._parole - 1, 0)
@@ -216,7 +227,7 @@ class DivergenceDetector:
             if rule is None:
                 continue
             before = self._marks[index]
-            if not rule.is_nearly_met(before.level, now, competing=competing) and not self._is_on_its_way(index, now):
+            if not rule.is_nearly_met(before, now, competing=competing) and not self._is_on_its_way(index, now):
                 return [self._finding(observation, before, now, rule)]
             self._waiting = True
         return []
@@ -242,7 +253,7 @@ class DivergenceDetector:
         """Plain state."""
         return {
             "losses": list(self._losses),
-            "marks": [[mark.norm, mark.level] for mark in self._marks],
+            "marks": [[mark.norm, mark.level, mark.losses] for mark in self._marks],
             "suspicious": self._suspicious,
             "waiting": self._waiting,
             "parole": self._parole,
@@ -253,7 +264,7 @@ class DivergenceDetector:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state made by :meth:`state_dict`."""
         self._losses = deque((float(loss) for loss in state["losses"]), maxlen=NOW_STEPS)
-        self._marks = deque(Mark(float(norm), float(level)) for norm, level in state["marks"])
+        self._marks = deque(Mark(float(norm), float(level), *map(int, rest)) for norm, level, *rest in state["marks"])
         self._suspicious = bool(state["suspicious"])
         self._waiting = bool(state.get("waiting", False))
         self._parole = int(state["parole"])
@@ -266,7 +277,7 @@ class DivergenceDetector:
         return _level_of(self._losses) if self._losses else None
 
     def _add_mark(self, norm: float) -> None:
-        self._marks.append(Mark(norm, _level_of(self._losses)))
+        self._marks.append(Mark(norm, _level_of(self._losses), min(len(self._losses), MARK_STEPS)))
         while not self._parole and len(self._marks) > (MOST_MARKS if self._waiting else MARKS):
             forgotten = self._marks.popleft()
             self._plateau = _plateau_of(forgotten.level, self._marks[0].level) or self._plateau
@@ -285,7 +296,7 @@ class DivergenceDetector:
         excused = self._has_broken_through(index, now)
         for rule in (*RULES, *PAROLE_RULES) if self._parole else RULES:
             applies = grown.norm / before.norm >= rule.growth and not (excused and rule.growth < TORN)
-            if applies and rule.calls_for_more(before.level, now, competing=competing):
+            if applies and rule.calls_for_more(before, now, competing=competing):
                 return rule
         return None
 
@@ -316,7 +327,7 @@ class DivergenceDetector:
             action=self.action,
             quantity="loss level",
             value=now.level,
-            limit=rule.threshold(before.level, now, competing=seen.competing),
+            limit=rule.threshold(before, now, competing=seen.competing),
             detail=f"it was {before.level:.3g} before the weights grew {growth:.3g}-fold",
             level_before=before.level if not now.signed and now.level > HARDER * before.level > 0.0 else None,
         )

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from nan_callbacks.core.sentences import number
+from nan_callbacks.core.usual_start import WEAK
 from nan_callbacks.diagnosis.evidence import Evidence, LayerEvidence
 from nan_callbacks.diagnosis.experiments import Experiment, Requirement, ends_lower, fresh_run
 from nan_callbacks.diagnosis.goal import Goal, Kind, Measured, is_calm, is_finite, peaks, stands_still, tail
-from nan_callbacks.diagnosis.hypotheses.gradients import vanishing
+from nan_callbacks.diagnosis.hypotheses.gradients import FAINT, vanishing
 from nan_callbacks.diagnosis.hypotheses.hypothesis import EARLY, Hypothesis, batch_rows, how_early, is_early, reached
 from nan_callbacks.diagnosis.hypotheses.numerics import code_of_origin
 from nan_callbacks.diagnosis.lab import Start, Variation
@@ -26,15 +27,8 @@ WEIGHT_SCALES = (0.05, 5.0)
 """Weights times the root of the fan-in outside of this range are no Glorot, LeCun or He start (1 to 1.4), whatever the
 activation: a factor of 3.5 on the far side of the widest of them."""
 
-WEAK = 0.3
-"""Weights times the root of the fan-in of a layer that a few others like it make too weak: half of the smallest usual
-start, which is that of PyTorch's linear layers (0.577)."""
-
 FEWEST_WEAK = 3
 """Such layers in a row."""
-
-FAINT = 0.01
-"""Share of a signal behind them that is next to nothing: normalisation or paths around them would keep it up."""
 
 THROWN = 1.5
 """Growth of all weights together since the first step that no start explains."""

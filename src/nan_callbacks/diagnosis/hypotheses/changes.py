@@ -12,6 +12,7 @@ from nan_callbacks.diagnosis.experiments import Experiment, inflated, instead
 from nan_callbacks.diagnosis.goal import Goal, Kind, Measured
 from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis, batch_rows, is_early
 from nan_callbacks.diagnosis.lab import Start, Variation
+from nan_callbacks.diagnosis.weights_at_fault import FAR_LESS
 
 PEAK = 5.0
 """Largest learning rate over the usual one from which it may have thrown the weights: as for one that has risen."""
@@ -105,9 +106,20 @@ def thrown_weights(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         # What throws weights without a peak of the rate may still be a rate that is too high: that is tried before.
         score=0.79 if peaked else 0.29,
         because=tuple(because),
-        experiments=(Experiment(treatment=before, controls=(goal.base, now), judge=goal.is_up),),
+        experiments=(Experiment(treatment=before, controls=(goal.base, now), requires=_costs_less, judge=goal.is_up),),
         needs_proof=True,
     )
+
+
+def _costs_less(treated: Measured, controls: Sequence[Measured]) -> bool:
+    """Whether the batch costs far less with the last good weights than with the present ones, the last control.
+
+    A gradient that grows while the loss falls is that of a loss with a pole: the weights are where it leads them.
+    """
+    before, now = treated.trial.losses, controls[-1].trial.losses
+    if not before or not now:
+        return False
+    return before[-1] < now[-1] * (FAR_LESS if before[-1] > 0.0 else 1.0)
 
 
 def _with_another_batch(goal: Goal) -> tuple[Variation, Variation]:

@@ -24,6 +24,7 @@ from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis, is_early
 from nan_callbacks.diagnosis.hypotheses.numerics import fails_by_itself
 from nan_callbacks.diagnosis.lab import FEWEST_TIME_STEPS, Start, Variation
 from nan_callbacks.diagnosis.origin import Origin, Phase
+from nan_callbacks.diagnosis.reproduction import is_unasked
 
 EXPLOSION = 10.0
 """Growth of the gradient norm over its median that counts as an explosion: ``min_ratio`` of the guard."""
@@ -42,6 +43,10 @@ the healthy runs in ``benchmarks/healthy`` differ by less."""
 VANISHED = 1e-4
 """Gradient of the first layers over that of the last ones from which the first ones stand still in float32, whose
 resolution (1.2e-7) leaves an update of a thousandth of the weights no further room."""
+
+FAINT = 0.01
+"""Share of a signal behind layers in a row that is next to nothing: normalisation, or a path around them, would keep it
+up."""
 
 RECENT_NORMS = 16
 """Steps without any gradient, from which it is no accident of a batch."""
@@ -135,14 +140,24 @@ def vanishing(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         return None
     third = max(1, len(norms) // 3)
     first, last = median(norms[:third]), median(norms[-third:])
-    if not 0 < last < math.inf or not first <= VANISHED * last:
+    if not 0 < last < math.inf or not first <= FAINT * last:
         return None
-    return Hypothesis(
-        code="GRAD202",
-        score=0.66,
-        because=(f"the gradient of the first layers is {number(first)}, that of the last ones {number(last)}",),
-        observed=True,
-    )
+    because = [f"the gradient of the first layers is {number(first)}, that of the last ones {number(last)}"]
+    if first > VANISHED * last:
+        faded = _fading(evidence)
+        if faded is None or is_unasked(evidence):
+            return None
+        because.append(faded)
+    return Hypothesis(code="GRAD202", score=0.66, because=tuple(because), observed=True)
+
+
+def _fading(evidence: Evidence) -> str | None:
+    """What is said of layers that let next to nothing of a signal through, forwards as well; None of others."""
+    stds = [layer.activation_std for layer in evidence.layers if layer.weight_norm and layer.activation_std is not None]
+    heard, faintest = (stds[0], min(stds[1:-1])) if len(stds) > 2 else (0.0, 0.0)
+    if not 0.0 < faintest <= FAINT * heard:
+        return None
+    return f"the first layer's outputs have a standard deviation of {number(heard)}, of later ones {number(faintest)}"
 
 
 def cut_off(evidence: Evidence, goal: Goal) -> Hypothesis | None:

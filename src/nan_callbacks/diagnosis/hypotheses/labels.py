@@ -30,6 +30,12 @@ CONTRADICTION = math.log(1000.0)
 CONTRADICTED_BATCH = math.log(20.0)
 """Mean loss of a whole batch, in nats: the model gives its labels a probability under 1 in 20, on average."""
 
+UNLIKE = "their inputs are unlike those of all recent samples: it may be these that are wrong"
+
+KNOWS = 0.95
+"""Usual loss over that of a guess below which a model knows something that labels could contradict: as much better as a
+model must be than the best constant prediction to have learnt anything."""
+
 WORSE_THAN_A_GUESS = 1.5
 """Factor on the loss of a guess from which a model knows less than nothing: its weights are far off."""
 
@@ -148,7 +154,7 @@ def wrong_labels(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         return None
     if not evidence.classifies:
         return None  # how sure a model is shows in nats only
-    if evidence.history.losses and median(evidence.history.losses[-8:]) > WORSE_THAN_A_GUESS * _guess(evidence):
+    if not _knows(evidence):
         return None  # a model that has lost its way contradicts any label
     because = (f"{describe_rows(rows)} alone make the spike", "their inputs are as large as those of other samples")
     accused = replace(goal.base, only_rows=rows)
@@ -156,7 +162,14 @@ def wrong_labels(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         replace(each, controls=(*each.controls, accused), requires=_contradicted(evidence))
         for each in without_rows(goal, rows, total)
     )
-    return Hypothesis(code="DATA504", score=0.85, because=because, experiments=experiments)
+    unlike = bool(_unlike_inputs(evidence) & set(rows))
+    return Hypothesis(
+        code="DATA504",
+        score=0.85,
+        because=(*because, *((UNLIKE,) if unlike else ())),
+        experiments=experiments,
+        circumstantial=unlike,
+    )
 
 
 def forbidden_labels(evidence: Evidence, goal: Goal) -> Hypothesis | None:
@@ -241,14 +254,22 @@ def shifted_labels(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     )
     if not evidence.classifies:
         return _worse_than_knowing_nothing(evidence, goal, usual, because)
-    if not any(part.is_integral for part in _targets(evidence)):
+    if not any(part.is_integral for part in _targets(evidence)) or not _knows(evidence):
         return None
 
     def contradicts(treated: Measured, controls: Sequence[Measured]) -> bool:
-        return bool(controls[0].trial.losses) and controls[0].trial.losses[-1] > max(CONTRADICTED_BATCH, 10.0 * usual)
+        losses = controls[0].trial.losses
+        return bool(losses) and losses[-1] > max(CONTRADICTED_BATCH, 10.0 * usual)
 
     experiment = replace(another_batch(goal), requires=contradicts)
-    return Hypothesis(code="DATA504", score=0.76, because=because, experiments=(experiment,))
+    unlike = 2 * len(_unlike_inputs(evidence)) > batch_rows(evidence)
+    return Hypothesis(
+        code="DATA504",
+        score=0.76,
+        because=(*because, *((UNLIKE,) if unlike else ())),
+        experiments=(experiment,),
+        circumstantial=unlike,
+    )
 
 
 def _worse_than_knowing_nothing(
@@ -303,6 +324,18 @@ def _contradicted(evidence: Evidence) -> Requirement:
     return shown
 
 
+def _knows(evidence: Evidence) -> bool:
+    """Whether the model does better than a guess: who knows nothing contradicts no label, however large the loss.
+
+    Of a net that was thrown off, most batches cost what a guess costs, and one that wakes a dead unit hundreds of times
+    that.
+    """
+    columns = [part.failed.shape[1] for part in _targets(evidence) if part.is_integral and len(part.failed.shape) == 2]
+    classes = max((*map(_classes, _targets(evidence)), *columns), default=0)
+    guess = evidence.constant_loss or (math.log(classes) if classes > 1 else math.inf)
+    return not evidence.history.losses or median(evidence.history.losses[-8:]) < KNOWS * guess
+
+
 def _guess(evidence: Evidence) -> float:
     """Loss of a guess among as many classes as the labels show, in nats."""
     known = (part.recent or part.failed for part in _targets(evidence) if part.is_integral)
@@ -313,6 +346,11 @@ def _inputs_are_unusual(evidence: Evidence) -> bool:
     """Whether inputs, and not labels alone, differ from those before: then a model contradicts the right labels too."""
     inputs = [part for part in evidence.batch if part.role is not Role.TARGET]
     return any(part.outlier_rows or has_moved(part) for part in (*inputs, *evidence.prepared))
+
+
+def _unlike_inputs(evidence: Evidence) -> set[int]:
+    """Samples whose inputs are unlike all before: a model that meets what it does not know contradicts right labels."""
+    return {row for part in evidence.batch if part.role is not Role.TARGET for row in part.unlike_rows}
 
 
 def _targets(evidence: Evidence) -> list[BatchPart]:

@@ -16,6 +16,7 @@ from nan_callbacks.diagnosis.experiments import (
     MUCH_LOWER_RATE,
     Experiment,
     Judge,
+    Requirement,
     ends_lower,
     fresh_run,
     growth,
@@ -25,7 +26,7 @@ from nan_callbacks.diagnosis.experiments import (
     trained,
     unrest,
 )
-from nan_callbacks.diagnosis.goal import STALL, Goal, Kind, Measured, stands_still
+from nan_callbacks.diagnosis.goal import MOVED, STALL, Goal, Kind, Measured, stands_still, tail
 from nan_callbacks.diagnosis.hypotheses.activations import dead_units, saturated
 from nan_callbacks.diagnosis.hypotheses.gradients import vanishing
 from nan_callbacks.diagnosis.hypotheses.hypothesis import Hypothesis, batch_rows, how_early, is_early
@@ -80,7 +81,7 @@ def too_high(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         because.append(f"the norm of the weights went from {number(min(norms[-4:]))} to {number(norms[-1])}")
     if early:
         because.append(how_early(evidence))
-    by_itself = early and not grown and fails_by_itself(evidence, goal)
+    by_itself = not grown and fails_by_itself(evidence, goal)
     suspicious = early and not by_itself and goal.kind is not Kind.STALL
     thrown = goal.kind is Kind.STALL and len(norms) > 1 and norms[-1] > THROWN * norms[0]
     if thrown:  # what has died or saturated meanwhile is what became of it
@@ -91,7 +92,14 @@ def too_high(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         because.append(f"it has risen from {number(lowest)}")
     score = 0.75 if grown or goal.kind is Kind.DIVERGENCE else (0.7 if suspicious or thrown or raised else 0.3)
     experiments = _lower(evidence, goal, early and not by_itself)
-    return Hypothesis(code="OPT601", score=score, because=tuple(because), experiments=experiments)
+    return Hypothesis(
+        code="OPT601",
+        score=score,
+        because=tuple(because),
+        experiments=experiments,
+        # Where ordinary numbers fail, a lower rate only takes longer to come to the same place.
+        circumstantial=by_itself,
+    )
 
 
 def far_too_high(evidence: Evidence, goal: Goal) -> Hypothesis | None:
@@ -108,6 +116,25 @@ def far_too_high(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     because = (f"the norm of the weights has grown {number(growth(evidence))}-fold", how_early(evidence))
     experiments = (trained(control, _falls, lr_factor=rate),)
     return Hypothesis(code="OPT601", score=0.52, because=because, experiments=experiments, needs_proof=True)
+
+
+def _cures(evidence: Evidence) -> Requirement:
+    """Whether a run at a lower rate ends below the one at the present rate, and below the best constant prediction.
+
+    What falls from far above that, and stays above it, has not shown that it learns: units that are saturated on any
+    weights let a loss fall as well, at a rate that is low enough.
+    """
+    constant = math.inf if evidence.constant_loss is None else evidence.constant_loss
+
+    def shown(treated: Measured, controls: Sequence[Measured]) -> bool:
+        return ends_lower(treated, controls) and tail(treated.trial.losses) < constant
+
+    return shown
+
+
+def _moves(treated: Measured, controls: Sequence[Measured]) -> bool:
+    """Whether the loss gets anywhere: what stands still does not come to the place either where the run fails."""
+    return treated.change is None or treated.change <= MOVED
 
 
 def _falls(treated: Measured, controls: Sequence[Measured]) -> bool:
@@ -182,7 +209,7 @@ def _is_learnt(before: Sequence[float], after: Sequence[float], *, unasked: bool
 
 def _lower(evidence: Evidence, goal: Goal, early: bool) -> tuple[Experiment, ...]:
     if goal.kind is Kind.STALL:
-        lower = trained(fresh_run(), ends_lower, lr_factor=LOWER_RATE)
+        lower = trained(fresh_run(), _cures(evidence), lr_factor=LOWER_RATE)
         return (replace(lower, judge=_unless_by_heart(evidence, goal.failed)),) if is_unasked(evidence) else (lower,)
     factors = (LOWER_RATE, MUCH_LOWER_RATE)
     if goal.kind is Kind.DIVERGENCE:
@@ -190,7 +217,7 @@ def _lower(evidence: Evidence, goal: Goal, early: bool) -> tuple[Experiment, ...
     if early:
         # Batches that the run has digested break it too, at the full rate only: the failed batch is not to blame.
         other = snapshot_run(run_steps(evidence), other_batch=True)
-        return tuple(trained(other, lr_factor=factor) for factor in factors)
+        return tuple(trained(other, _moves, lr_factor=factor) for factor in factors)
     # The longer run is for a failure that the shorter one did not bring back; otherwise the shorter ones decide.
     runs = [(snapshot_run(), LOWER_RATE), (snapshot_run(), MUCH_LOWER_RATE), (snapshot_run(LONGER_RUN), LOWER_RATE)]
     return tuple(trained(run, unrest(evidence), lr_factor=factor) for run, factor in runs)

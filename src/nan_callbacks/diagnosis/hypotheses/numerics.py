@@ -131,7 +131,8 @@ def _backward(origin: Origin, operands: list[TensorSummary]) -> str | None:
     if operation in _ROOTS or operation in _BOUNDED or operation in ("atan2", "acosh"):
         return SINGULARITY
     if operation in _DIVISIONS:
-        return DIVISION  # the quotient may not have been used, or been -Inf in an exponential
+        masked = not origin.absorbed_by and any(operand.zeros for operand in _divisors(operation, operands))
+        return SINGULARITY if masked else DIVISION
     if operation in _LOGARITHMS:
         # The forward value at zero was no origin: most often it was not used, the trap of `where`. Its derivative is
         # infinite all the same, and 0 * Inf is NaN. A value that was used was no less wrong for leaving no trace.
@@ -192,7 +193,7 @@ def _logarithm(operation: str, operands: list[TensorSummary]) -> str:
 
 
 def _division(operation: str, operands: list[TensorSummary]) -> str:
-    divisor = operands[-1:] if operation in ("divide", "remainder") else operands[:1]
+    divisor = _divisors(operation, operands)
     if operation == "rsqrt" and _lowest(divisor) < 0:
         return DOMAIN
     if operation == "mean":
@@ -206,6 +207,10 @@ def _division(operation: str, operands: list[TensorSummary]) -> str:
     )
     tiny = any((operand.smallest_magnitude or math.inf) < 1e-12 for operand in divisor)
     return DIVISION if small or tiny or not divisor else OVERFLOW
+
+
+def _divisors(operation: str, operands: list[TensorSummary]) -> list[TensorSummary]:
+    return operands[-1:] if operation in ("divide", "remainder") else operands[:1]
 
 
 def _power(operands: list[TensorSummary], result: TensorSummary | None) -> str:

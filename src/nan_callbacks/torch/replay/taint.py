@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nan_callbacks.diagnosis.operations import ABSORBING, neutral_name
+from nan_callbacks.diagnosis.operations import ABSORBING, DIVIDING, FAILING_AT_ZERO, neutral_name
 from nan_callbacks.diagnosis.origin import Phase
 from nan_callbacks.torch.replay.events import Event, merged
 from nan_callbacks.torch.replay.forward_records import named_operands
@@ -36,6 +36,8 @@ class _Memory:
     """Autograd node in whose derivative it was written."""
     is_gradient: bool = False
     """Whether it was written in the backward pass."""
+    zeroed: list[Event] = field(default_factory=list)
+    """Whose Inf is a zero in it, since something was divided by it."""
 
 
 @dataclass
@@ -59,6 +61,8 @@ class Taint:
         self._memory: dict[int, _Memory] = {}
         self._events: list[Event] = []
         self._operands: list[_Operand] = []
+        self._zeroed: list[Event] = []
+        """Events of which the operands hold nothing but zeros."""
         self._old: list[Tensor] = []
         self._described = 0
         self._read: set[int] = set()
@@ -108,7 +112,7 @@ class Taint:
 
     def before(self, operation: Operation) -> None:
         """Judge the operands before anything is overwritten."""
-        self._operands = []
+        self._operands, self._zeroed = [], []
         self._read = set()
         if operation.custom_function:
             self._last_custom = operation
@@ -121,6 +125,7 @@ class Taint:
                 self.uses[id(tensor)] = self.uses.get(id(tensor), 0) + 1
             memory = self._look_up(tensor, operation)
             self._read.add(id(memory))
+            self._zeroed += memory.zeroed
             if memory.events and id(tensor) not in ignored:
                 special = special_values(tensor)
                 if special or not is_floating(tensor):
@@ -200,12 +205,28 @@ class Taint:
         clean = not self._operands
         if clean and operation.facts.stays_finite and not operation.facts.written:
             self._enter(tensor, [], operation, keep=False)
+            self._look_up(tensor).zeroed = self._zeroed if operation.facts.is_lookup else []
             return
         special = special_values(tensor)
         if not special:
             self._see_absorption(operation)
         events = self._explain(operation, tensor, special) if special else []
         self._enter(tensor, events, operation, keep=is_partial)
+        self._look_up(tensor).zeroed = self._left_by_overflow(operation, tensor)
+
+    def _left_by_overflow(self, operation: Operation, tensor: Tensor) -> list[Event]:
+        """Events whose Inf has become a zero of a quotient, or was picked out of one as such."""
+        if operation.facts.is_lookup:
+            return self._zeroed
+        infinite = [operand for operand in self._operands if operand.special & INF]
+        if operation.phase is not Phase.FORWARD or operation.facts.neutral not in DIVIDING or not infinite:
+            return []
+        zeros = tensor.detach() == 0
+        try:
+            others = zeros & ~torch.stack([(torch.isinf(each.tensor) & zeros) for each in infinite]).any(0)
+        except RuntimeError:  # not of one shape
+            return []
+        return merged([each.events for each in infinite]) if bool(zeros.any()) and not bool(others.any()) else []
 
     def _see_absorption(self, operation: Operation) -> None:
         name = neutral_name(operation.facts.native)
@@ -224,7 +245,9 @@ class Taint:
         if is_constant and self._last_number:
             return merged([parents, self._last_number])  # a number that came out of a tensor goes into another one
         if not had:
-            return [self._new(operation, tensor, parents, is_intentional=is_constant)]
+            left = self._zeroed if operation.facts.neutral in FAILING_AT_ZERO else []
+            parents = merged([parents, left])
+            return [self._new(operation, tensor, parents, is_intentional=is_constant, from_inf=bool(left))]
         if operation.facts.is_pointwise and operation.phase is Phase.FORWARD and not is_constant:
             own = _positions_without_cause(tensor, causes)
             if own is not None and bool(own.any()):
