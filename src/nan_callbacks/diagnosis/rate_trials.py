@@ -52,7 +52,7 @@ def cut_by_trials(lab: Lab, cut: float, history: History, seen: StepObservation)
     Returns:
         The cut: ``cut`` itself unless a deeper one ends clearly lower and brings the loss down.
     """
-    usual = _reached((*history.learning_rates, *seen.learning_rates[:1]))
+    usual = reached((*history.learning_rates, *seen.learning_rates[:1]))
     if STEPS * lab.step_seconds > SECONDS / 2:
         return cut
     began = time.perf_counter()
@@ -73,8 +73,12 @@ def cut_by_trials(lab: Lab, cut: float, history: History, seen: StepObservation)
     return best if brings_down else cut
 
 
-def _reached(rates: Sequence[float]) -> float:
-    """The largest share of the last rate that the run came to step by step."""
+def reached(rates: Sequence[float]) -> float:
+    """The largest share of the last rate that a run came to step by step.
+
+    Args:
+        rates: Its rates, oldest first.
+    """
     if not rates or not rates[-1] > 0.0:
         return 1.0
     level = rates[0]
