@@ -62,8 +62,9 @@ class BetterStart:
         """In words."""
         failed = "overflows" if math.isinf(self.at_this_rate) else f"ends at {self.at_this_rate:.3g}"
         return (
-            f"{self.steps} steps from the first weights at {self.cut:.3g} of the learning rate bring batches that are not "
-            f"trained on from {self.present:.3g} to {self.reached:.3g}; at the full rate the same {failed}"
+            f"{self.steps} steps from the first weights at {self.cut:.3g} of the learning rate bring it to "
+            f"{self.reached:.3g} on batches that were not trained on, where it is {self.present:.3g} now; at the full rate "
+            f"the same {failed}"
         )
 
 

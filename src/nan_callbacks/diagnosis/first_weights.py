@@ -1,4 +1,4 @@
-"""Whether a run was ruined in its first steps: a few steps from its first weights, at lower rates, beside all it has done."""
+"""Whether a run was ruined in its first steps: a few steps from its first weights, at a lower rate, do better."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ IN_VAIN = 0.5
 """Share of them that the first trials may take, which are all that most runs get."""
 
 
-class _OutOfTime(Exception):
+class OutOfTimeError(Exception):
     """The trials take too long."""
 
 
@@ -76,7 +76,7 @@ class Trials:
 
     def _measured(self, variation: Variation) -> tuple[float, ...]:
         if time.perf_counter() > self._until:
-            raise _OutOfTime
+            raise OutOfTimeError
         trial = self._lab.run(variation)
         if not trial.supported or trial.raised or not all(map(math.isfinite, trial.held_out)):
             return ()
@@ -100,7 +100,7 @@ def better_start(lab: Lab, history: History, seen: StepObservation) -> BetterSta
     trials = Trials(lab, reached((*history.learning_rates, *seen.learning_rates[:1])))
     try:
         return _better_start(trials, lab.rows)
-    except _OutOfTime:
+    except OutOfTimeError:
         return None
 
 

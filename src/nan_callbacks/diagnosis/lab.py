@@ -38,7 +38,7 @@ class Half(enum.StrEnum):
     OLDER = "older"
     NEWER = "newer"
 
-    def split(self, count: int) -> tuple[range, range]:
+    def places(self, count: int) -> tuple[range, range]:
         """Places of the batches that are not in it, and of those that are.
 
         Args:

@@ -174,7 +174,8 @@ class KerasLab:
         return replace(trial, seconds=time.perf_counter() - began)
 
     def _run(self, variation: Variation) -> Trial:
-        outcome, raised, measured = Outcome(), "", ()
+        outcome, raised = Outcome(), ""
+        measured: tuple[float, ...] = ()
         try:
             batches, held_out = self._batches(variation)
             with self._held_still(variation):
@@ -255,7 +256,7 @@ class KerasLab:
         failed, recent = self._failed(variation), self.recent_batches
         if variation.held_out is not None:
             known = [*recent, failed]
-            used, held = ([known[i] for i in places] for places in variation.held_out.split(len(known)))
+            used, held = ([known[i] for i in places] for places in variation.held_out.places(len(known)))
             if not used:
                 raise Unsupported("no recent batch was kept")
             return [used[step % len(used)] for step in range(variation.steps)], held

@@ -170,7 +170,8 @@ class TorchLab:
     # -- one trial -----------------------------------------------------------------------------------------------
 
     def _run(self, variation: Variation) -> Trial:
-        outcome, raised, measured = Outcome(), "", ()
+        outcome, raised = Outcome(), ""
+        measured: tuple[float, ...] = ()
         try:
             windows, held_out = self._windows(variation)
             with self._held_still(variation):
@@ -308,7 +309,7 @@ class TorchLab:
         failed, recent = self._failed_window(variation), list(self.bench.recent)
         if variation.held_out is not None:
             known = [*recent, failed]
-            used, held = ([known[i] for i in places] for places in variation.held_out.split(len(known)))
+            used, held = ([known[i] for i in places] for places in variation.held_out.places(len(known)))
             if not used:
                 raise Unsupported("no recent batch was kept")
             return [used[step % len(used)] for step in range(variation.steps)], held
