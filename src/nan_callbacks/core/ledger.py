@@ -86,7 +86,7 @@ class Ledger:
             self._trusted, self._candidate = self._candidate, None
 
     def first(self) -> LedgerEntry | None:
-        """The state that the run began with, as long as it is kept: none newer than the trusted one is taken meanwhile."""
+        """The state that the run began with, as long as it is kept: no newer one than the trusted is taken."""
         return self._first
 
     def release_first(self) -> None:

@@ -1,4 +1,4 @@
-"""Suspects that a run was ruined in its first steps: a loss that hardly moves, and little below where it began."""
+"""Suspects that a run was ruined in its first steps: its loss is little below where it began, or above."""
 
 from __future__ import annotations
 
@@ -30,11 +30,8 @@ LEARNT = 0.4
 """Level over the first loss below which a run has learnt something. Dead units leave some nets half of what they could
 do: at a hundredfold rate a small net came from 2.3 to 1.1 within 200 steps, and to 0.9 within 600."""
 
-RISEN = 2.0
-"""Level over the first loss above which the loss has become another one, or blows up."""
-
-CRAWLS = 0.7
-"""Level over that of 96 steps before above which a run does not get on well enough to be left alone at once."""
+GETS_ON = 0.7
+"""Level over that of 96 steps before from which a run gets on well enough, if it is below the first loss."""
 
 KEPT = 0.9
 """Level over the one that was left for the first weights below which it was right to do so."""
@@ -63,8 +60,8 @@ class BetterStart:
         failed = "overflows" if math.isinf(self.at_this_rate) else f"ends at {self.at_this_rate:.3g}"
         return (
             f"{self.steps} steps from the first weights at {self.cut:.3g} of the learning rate bring it to "
-            f"{self.reached:.3g} on batches that were not trained on, where it is {self.present:.3g} now; at the full rate "
-            f"the same {failed}"
+            f"{self.reached:.3g} on batches that were not trained on, where it is {self.present:.3g} now; "
+            f"at the full rate the same {failed}"
         )
 
 
@@ -170,11 +167,11 @@ class StartWatch:
         self._since, self._asked = int(state["since"]), int(state["asked"])
 
     def _look(self, seen: StepObservation) -> Finding | None:
-        before, level = fmean(list(self._losses)[:WINDOW]), self._level()
-        gets_on = min(self._losses) <= 0.0 or level > RISEN * (self._first or 0.0) or level <= CRAWLS * before
         self.is_open = False
         self._asked += 1
-        if gets_on:
+        before, level = fmean(list(self._losses)[:WINDOW]), self._level()
+        gets_on = level <= GETS_ON * before and level < (self._first or 0.0)
+        if gets_on or min(self._losses) <= 0.0:
             return None
         return Finding.of(
             seen,
