@@ -11,7 +11,7 @@ from nan_callbacks.core.observation import StepObservation
 from nan_callbacks.core.start import BetterStart
 from nan_callbacks.diagnosis.evidence import History
 from nan_callbacks.diagnosis.lab import Half, Lab, Start, Variation
-from nan_callbacks.diagnosis.rate_trials import STEPS, reached
+from nan_callbacks.diagnosis.rate_trials import STEPS, led_to
 
 LONG = 96
 """Of a trial that has begun to learn in :data:`STEPS` without having come far: recurrent nets over long sequences."""
@@ -97,7 +97,9 @@ def better_start(lab: Lab, history: History, seen: StepObservation) -> BetterSta
     """
     if len(CUTS) * STEPS * lab.step_seconds > IN_VAIN * SECONDS:
         return None
-    trials = Trials(lab, reached((*history.learning_rates, *seen.learning_rates[:1])))
+    rates = (*history.learning_rates, *seen.learning_rates[:1])
+    # A schedule goes back to its beginning as well, and will lead to its peak again.
+    trials = Trials(lab, max(led_to(rates)) / rates[-1] if rates and rates[-1] > 0.0 else 1.0)
     try:
         return _better_start(trials, lab.rows)
     except OutOfTimeError:
