@@ -162,7 +162,7 @@ def test_a_resumed_run_asks_as_an_unbroken_one_unless_its_snapshots_are_gone():
         state = json.loads(json.dumps(run.monitor.state_dict(), allow_nan=False))
         run.monitor = Monitor(run.monitor.config, trials=True)
         run.monitor.load_state_dict(state, **kept)
-        run.go(300, answer=BETTER)
+        run.go(AFTER, answer=BETTER)
         return run
 
     (rollback,) = [each for each in resumed().decisions if each.action is Action.ROLLBACK]

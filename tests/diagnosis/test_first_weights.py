@@ -121,6 +121,6 @@ def test_trials_end_when_their_time_is_over(monkeypatch):
 
 
 def test_the_full_rate_is_the_largest_that_the_run_came_to():
-    lab = Ruined()
+    lab = Ruined(after=lambda rate, steps: 0.4 if rate < 1.0 else CHANCE)
     answer(lab, 0.4, 0.3, 0.2, 0.1)
     assert {each.lr_factor for each in lab.ran if each.steps} == {0.5, 4.0}

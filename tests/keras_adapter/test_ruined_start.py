@@ -1,4 +1,4 @@
-"""LOSS408: a rate too high ruins a net in its first steps; it begins again from its first weights, if trials prove it."""
+"""LOSS408: a rate too high ruins a net in its first steps; it begins again from its first weights if that is proved."""
 
 import keras
 import numpy as np

@@ -1,4 +1,6 @@
-"""LOSS408: a rate too high ruins a net in its first steps; it begins again from its first weights, if trials prove it."""
+"""LOSS408: a rate too high ruins a net in its first steps; it begins again from its first weights if that is proved."""
+
+from itertools import pairwise
 
 import pytest
 import torch
@@ -16,7 +18,7 @@ class Classifier(TinyModule):
         self.rate = rate
         self.table = nn.Embedding(*fault.TABLE)
         sizes = (fault.FEATURES, fault.WIDTH, fault.WIDTH, fault.CLASSES)
-        linear = [nn.Linear(*pair) for pair in zip(sizes, sizes[1:], strict=False)]
+        linear = [nn.Linear(*pair) for pair in pairwise(sizes)]
         self.net = nn.Sequential(linear[0], nn.ReLU6(), linear[1], nn.ReLU6(), linear[2])
         table, *rest = (torch.from_numpy(each) for each in fault.weights())
         self.table.weight.data = table.clone()
