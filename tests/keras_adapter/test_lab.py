@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from nan_callbacks.diagnosis.lab import Start, Variation
+from nan_callbacks.diagnosis.lab import Half, Start, Variation
 from nan_callbacks.diagnosis.origin import OriginKind
 from nan_callbacks.keras.lab import KerasLab
 from nan_callbacks.keras.lab_batch import Changes
@@ -186,6 +186,20 @@ def test_steps_are_taken_over_recent_batches_and_the_failed_one_last():
     assert lab.run(Variation(steps=4, clip_norm=0.5)).losses == pytest.approx(losses(1.0, 0.5), rel=1e-4)
     cut = KerasLab(model, failed, recent, lr_scale=0.25)
     assert cut.run(Variation(steps=4)).losses == pytest.approx(losses(0.25), rel=1e-4)
+
+
+def test_a_half_that_is_held_out_is_measured_after_steps_over_the_other():
+    batched = batches()[:3]
+    recent, failed = batched[:2], batched[2]
+    model = linear()
+    weights = state(model)[0].astype("float64")
+    for half, used, held in ((Half.NEWER, batched[:1], batched[1:]), (Half.OLDER, batched[1:], batched[:1])):
+        moved = weights.copy()
+        for step in range(3):
+            moved -= 0.1 * by_hand(*host(used[step % len(used)]), moved)[1]
+        for steps, there in ((3, moved), (0, weights)):
+            trial = KerasLab(model, failed, recent).run(Variation(steps=steps, held_out=half))
+            assert trial.held_out == pytest.approx([by_hand(*host(batch), there)[0] for batch in held], rel=1e-4)
 
 
 def test_a_trial_can_begin_with_a_snapshot_and_with_fresh_weights():

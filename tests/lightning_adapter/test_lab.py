@@ -15,7 +15,7 @@ from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 from torch.nn import functional as F
 
-from nan_callbacks.diagnosis.lab import Start, Variation
+from nan_callbacks.diagnosis.lab import Half, Start, Variation
 from nan_callbacks.diagnosis.origin import OriginKind, Phase
 from nan_callbacks.lightning.lab import LightningLab
 from nan_callbacks.torch.lab_bench import Fed
@@ -55,6 +55,7 @@ VARIATIONS = {
     "steps-float64": Variation(steps=3, other_batch=True, dtype="float64"),
     "steps-fresh": Variation(steps=3, other_batch=True, start=Start.FRESH),
     "steps-snapshot": Variation(steps=3, other_batch=True, start=Start.SNAPSHOT),
+    "held-out": Variation(steps=3, start=Start.TRAINED, held_out=Half.NEWER),
 }
 
 
@@ -284,6 +285,31 @@ def test_steps_are_those_of_the_runs_own_optimizer_and_rate():
 
     variations = [Variation(steps=3), Variation(steps=3, lr_factor=10.0), Variation(steps=3, clip_norm=0.01)]
     callback = ByHand(lambda lab: [list(lab.run(variation).losses) for variation in variations], failed=HEALTHY[6])
+    fit(exact, HEALTHY, callback)
+    for got, expected in zip(callback.result, callback.expected, strict=True):
+        assert got == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_half_that_is_held_out_is_measured_after_steps_over_the_other():
+    def losses_by_hand(module, used, held, steps):
+        weight = module.direction.weight.detach().clone().requires_grad_(True)
+        for step in range(steps):
+            x, y = used[step % len(used)]
+            (gradient,) = torch.autograd.grad(F.mse_loss((x @ weight.T).sum(1, keepdim=True), y), weight)
+            weight = (weight - 0.1 * gradient).detach().requires_grad_(True)
+        return [float(F.mse_loss((x @ weight.T).sum(1, keepdim=True), y)) for x, y in held]
+
+    known = [*HEALTHY[:4], HEALTHY[6]]
+    halves = {Half.NEWER: (known[:2], known[2:]), Half.OLDER: (known[2:], known[:2])}
+    variations = [Variation(steps=steps, held_out=half) for half in Half for steps in (0, 5)]
+
+    class ByHand(InLab):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if batch_idx == HELD_AT:
+                self.expected = [losses_by_hand(pl_module, *halves[v.held_out], v.steps) for v in variations]
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    callback = ByHand(lambda lab: [list(lab.run(variation).held_out) for variation in variations], failed=HEALTHY[6])
     fit(exact, HEALTHY, callback)
     for got, expected in zip(callback.result, callback.expected, strict=True):
         assert got == pytest.approx(expected, rel=1e-4)

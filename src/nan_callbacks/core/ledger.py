@@ -39,6 +39,7 @@ class Ledger:
         self.probation_steps = probation_steps
         self._trusted: LedgerEntry | None = None
         self._candidate: LedgerEntry | None = None
+        self._first: LedgerEntry | None = None
 
     def due(self, step: int, *, suspicious: bool) -> bool:
         """Whether a snapshot should be taken before this step.
@@ -49,14 +50,17 @@ class Ledger:
         """
         if self._trusted is None:
             return True
+        if self._first not in (None, self._trusted):  # no slot is free
+            return False
         return self._candidate is None and step % self.every_n_steps == 0 and not suspicious
 
-    def record(self, step: int, detectors: dict[str, Any]) -> int:
+    def record(self, step: int, detectors: dict[str, Any], *, keep: bool = False) -> int:
         """Register a snapshot that is being taken now.
 
         Args:
             step: The clock.
             detectors: State of the detectors at this moment.
+            keep: Whether the very first one is kept until :meth:`release_first`.
 
         Returns:
             The slot into which the adapter must write it. The very first one is trusted at once: it is the state
@@ -67,6 +71,7 @@ class Ledger:
         entry = LedgerEntry(slot, step, 0, first, detectors)
         if first:
             self._trusted = entry
+            self._first = entry if keep else None
         else:
             self._candidate = entry
         return slot
@@ -79,6 +84,14 @@ class Ledger:
         if self._candidate.clean_steps >= self.probation_steps:
             self._candidate.trusted = True
             self._trusted, self._candidate = self._candidate, None
+
+    def first(self) -> LedgerEntry | None:
+        """The state that the run began with, as long as it is kept: no newer one than the trusted is taken."""
+        return self._first
+
+    def release_first(self) -> None:
+        """The state that the run began with need not be kept any longer than others."""
+        self._first = None
 
     def target(self) -> LedgerEntry | None:
         """The trusted snapshot, None if there is none yet."""
@@ -99,12 +112,14 @@ class Ledger:
         """Go back to a snapshot.
 
         Args:
-            chosen: The trusted one, or that on probation, which begins its probation anew.
+            chosen: The trusted one, the first, or that on probation, which begins its probation anew.
         """
         if chosen is not None and chosen is self._candidate:
             chosen.clean_steps = 0
         else:
             self._candidate = None  # it did not hold
+        if chosen is not None and chosen is self._first:
+            self._trusted = chosen
         return chosen
 
     def renew_detectors(self, detectors: dict[str, Any]) -> None:
@@ -113,22 +128,26 @@ class Ledger:
         Args:
             detectors: State of the detectors that know it.
         """
-        for entry in (self._trusted, self._candidate):
+        for entry in (self._trusted, self._candidate, self._first):
             if entry is not None:
                 entry.detectors = detectors
 
     def forget(self) -> None:
         """The adapter no longer holds any snapshot (a resumed run without saved snapshots)."""
-        self._trusted = self._candidate = None
+        self._trusted = self._candidate = self._first = None
 
     def state_dict(self) -> dict[str, Any]:
         """Plain state."""
         return {
             name: None if entry is None else dict(vars(entry))
-            for name, entry in (("trusted", self._trusted), ("candidate", self._candidate))
+            for name, entry in (("trusted", self._trusted), ("candidate", self._candidate), ("first", self._first))
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state made by :meth:`state_dict`."""
         self._trusted = LedgerEntry(**state["trusted"]) if state["trusted"] else None
         self._candidate = LedgerEntry(**state["candidate"]) if state["candidate"] else None
+        first = state.get("first")  # absent from states of earlier versions
+        self._first = LedgerEntry(**first) if first else None
+        if self._first is not None and self._trusted is not None and self._first.slot == self._trusted.slot:
+            self._first = self._trusted

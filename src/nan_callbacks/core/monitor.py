@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from nan_callbacks.core.config import GuardConfig
@@ -15,12 +16,16 @@ from nan_callbacks.core.ledger import Ledger, LedgerEntry
 from nan_callbacks.core.limits import Limits
 from nan_callbacks.core.observation import StepObservation
 from nan_callbacks.core.policy import Policy
+from nan_callbacks.core.start import BetterStart, StartWatch
 from nan_callbacks.core.stream import Stream
 
 PARAM_NORM_EVERY_N_STEPS = 16
 """Steps between measurements of the parameter norm, which costs as much as the gradient norm does."""
 
 STATE_VERSION = 1
+
+RUINED_START = "LOSS408"
+"""The code of the question that is answered from the first weights."""
 
 
 class Monitor:
@@ -34,9 +39,10 @@ class Monitor:
 
     Args:
         config: The user's settings.
+        trials: Whether there is somebody who can try out whether the first weights do better.
     """
 
-    def __init__(self, config: GuardConfig) -> None:
+    def __init__(self, config: GuardConfig, *, trials: bool = False) -> None:
         self.config = config
         self.step = 0
         self.ledger = Ledger(config.snapshot_every_n_steps, config.probation_steps)
@@ -46,6 +52,7 @@ class Monitor:
         self._streams: dict[int, Stream] = {}
         self.question: Finding | None = None
         """What the last step has raised: whether the weights are at fault or the data, see :meth:`settle`."""
+        self.start = StartWatch(Action[config.on_divergence.upper()], is_open=trials)
         self._witness: LedgerEntry | None = None
         self._norm_origin = 0
         """Step from which the cadence of the parameter norm counts: growth is measured from a restored state on."""
@@ -85,7 +92,7 @@ class Monitor:
         Returns:
             The slot into which the adapter must write it.
         """
-        return self.ledger.record(self.step, self._detectors_state())
+        return self.ledger.record(self.step, self._detectors_state(), keep=self.start.is_open)
 
     def observe(self, observation: StepObservation) -> Decision:
         """Judge one attempted step and decide about it.
@@ -103,10 +110,18 @@ class Monitor:
         decision = self.policy.decide(observation, findings, suspicious=stream.suspicious)
         self._take_in(decision)
         asked = stream.relapse.observe(observation, incident=bool(findings))
+        asked = asked or self.start.observe(observation, incident=bool(findings))
         self.question = self.policy.suspected[0] if self.policy.suspected else asked
+        if not self.start.is_open and (self.question is None or self.question.code != RUINED_START):
+            self.ledger.release_first()
         return decision
 
-    def settle(self, finding: Finding, are_at_fault: Callable[[], bool | None]) -> Decision | None:
+    def settle(
+        self,
+        finding: Finding,
+        are_at_fault: Callable[[], bool | None],
+        better_start: Callable[[], BetterStart | None] = lambda: None,
+    ) -> Decision | None:
         """Answer :attr:`question`.
 
         Args:
@@ -114,6 +129,8 @@ class Monitor:
             are_at_fault: Tries out whether the weights are at fault, beside those of the snapshot :meth:`last_good`.
                 None if that cannot be tried: then harder data are not blamed for spikes and divergence, nor the
                 weights for a loss that is back where it began.
+            better_start: Tries out whether a few steps from the snapshot :meth:`last_good`, at a lower rate, do better
+                than the run has ever done. None if not, or if that cannot be tried.
 
         Returns:
             What the adapter must do instead of what was decided; None if that stays.
@@ -123,6 +140,8 @@ class Monitor:
             can_tell = len(self._streams) == 1 and self._knew(finding)
             cleared = can_tell and are_at_fault() is False
             decision = self.policy.judged(finding.stream, at_fault=not cleared)
+        elif finding.code == RUINED_START:
+            decision = self._ruined_at_start(finding, better_start)
         else:
             decision = self._relapsed(finding, are_at_fault)
         if decision is not None:
@@ -152,6 +171,18 @@ class Monitor:
             self._stream(finding.stream).relapse.accept()
         return decision
 
+    def _ruined_at_start(self, finding: Finding, better_start: Callable[[], BetterStart | None]) -> Decision | None:
+        self._witness = first = self.ledger.first()
+        better = better_start() if first is not None and self.policy.may_roll_back else None
+        self._witness = None
+        if first is None or better is None:
+            self.ledger.release_first()
+            return self.policy.take_restart_back() if self.start.broke_its_promise else None
+        decision = self.policy.restart(replace(finding, detail=better.describe()), first, better.cut)
+        if decision.action is Action.ROLLBACK:
+            self.start.restarted(finding.value)
+        return decision
+
     def deepen(self, decision: Decision, cut_by_trials: Callable[[float], float]) -> Decision:
         """Let trials say how deep the cut of a rollback must be. With adversaries no loss says which rate is best.
 
@@ -178,6 +209,7 @@ class Monitor:
             "policy": self.policy.state_dict(),
             "ledger": self.ledger.state_dict(),
             "dropped_in_a_row": self.draws.in_a_row,
+            "start": self.start.state_dict(),
             "streams": self._detectors_state(),
         }
 
@@ -201,8 +233,11 @@ class Monitor:
         self.policy.load_state_dict(state["policy"])
         self.ledger.load_state_dict(state["ledger"])
         self.draws.in_a_row = int(state.get("dropped_in_a_row", 0))  # absent from states of earlier versions
+        if "start" in state and self.start.is_open:  # absent from states of earlier versions
+            self.start.load_state_dict(state["start"])
         if not snapshots_kept:
             self.ledger.forget()
+            self.start.close()
         self._load_detectors(state["streams"])
 
     def _is_on_cadence(self, step: int) -> bool:
@@ -222,6 +257,7 @@ class Monitor:
             self._rewind_detectors()
             if self.policy.spiking is not None:
                 self.policy.restored(self._stream(self.policy.spiking).limits())
+            self.start.rolled_back(self.step)
             self._norm_origin = self.step
 
     def _rewind_detectors(self) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 from nan_callbacks.core.config import GuardConfig
 from nan_callbacks.core.decision import Decision
+from nan_callbacks.core.drops import Run
 from nan_callbacks.core.finding import Action, Finding
 from nan_callbacks.core.learning_rate import LearningRateScale
 from nan_callbacks.core.ledger import Ledger, LedgerEntry
@@ -42,30 +43,6 @@ least. An early state has large losses of its own."""
 AT_ONCE = 96
 """Applied steps after a relapse was taken back within which the next one has come at once: three looks until the level
 of 32 steps is that of the restored weights, and three in which it is seen."""
-
-SPIKES = frozenset({"GRAD201", "LOSS401", "ACT301"})
-"""Findings about finite values: harder data can cause them as well as a broken state."""
-
-
-@dataclass
-class Run:
-    """Dropped steps in a row."""
-
-    length: int = 0
-    only_spikes: bool = True
-    """Whether all of them were finite."""
-    least: dict[str, float] = field(default_factory=dict)
-    """Smallest value of each quantity that was a spike."""
-    cleared: bool = False
-    """Whether trials have shown that the batches are at fault, and not the weights."""
-
-    def add(self, findings: list[Finding]) -> None:
-        """One more."""
-        self.length += 1
-        self.only_spikes &= all(finding.code in SPIKES for finding in findings)
-        for finding in findings:
-            if finding.code in SPIKES and finding.value is not None and math.isfinite(finding.value):
-                self.least[finding.quantity] = min(finding.value, self.least.get(finding.quantity, math.inf))
 
 
 class Policy:
@@ -103,6 +80,8 @@ class Policy:
         """The snapshot of the last rollback, for the detectors to go back to as well."""
         self._taken_back = False
         """Whether the last rollback was one of a relapse."""
+        self._scale_before_restart = 1.0
+        """The learning rate's scale before the last rollback to the first weights."""
         self._known_good = False
         """Whether there was a rollback, and the last one went to a trusted snapshot."""
         self.suspected: tuple[Finding, ...] = ()
@@ -157,6 +136,33 @@ class Policy:
         if finding.action is Action.STOP:
             return self._give_up([finding], f"{finding.title}: configured to stop", restore=True)
         return self._decision(Action.OBSERVE, [finding], "")
+
+    @property
+    def may_roll_back(self) -> bool:
+        """Whether there is a rollback left before the guard gives up."""
+        return not self.gave_up and self._rollbacks < self.config.max_rollbacks
+
+    def restart(self, finding: Finding, first: LedgerEntry, cut: float) -> Decision:
+        """Decide about weights that have proved to be no better than the first ones at a lower rate.
+
+        Args:
+            finding: What was found.
+            first: The snapshot of the first weights.
+            cut: The factor on the learning rate with which they do better.
+        """
+        if finding.action is Action.STOP:
+            return self._give_up([finding], f"{finding.title}: configured to stop", restore=False)
+        if finding.action is not Action.ROLLBACK:
+            return self._decision(Action.OBSERVE, [finding], "")
+        self._scale_before_restart = self.learning_rate.scale
+        decision = self._roll_back([finding], finding.title, to=first)
+        return self.deepen(decision, cut)
+
+    def take_restart_back(self) -> Decision:
+        """The run has done no better from its first weights: the cut that it was given is undone."""
+        self.learning_rate.take_back(self._scale_before_restart)
+        reason = "it does no better from the first weights, so the learning rate is not at fault"
+        return self._decision(Action.OBSERVE, [], reason, level_accepted=True)
 
     def deepen(self, decision: Decision, cut: float) -> Decision:
         """Cut the learning rate further than it was decided.
@@ -363,6 +369,7 @@ class Policy:
             "afterwards": {name: list(values) for name, values in self._afterwards.items()},
             "known_good": self._known_good,
             "taken_back": self._taken_back,
+            "scale_before_restart": self._scale_before_restart,
             "gave_up": self.gave_up,
             "learning_rate": self.learning_rate.state_dict(),
         }
@@ -379,6 +386,7 @@ class Policy:
         self._spikes = dict(state.get("spikes", {}))
         self._afterwards = {name: list(values) for name, values in state.get("afterwards", {}).items()}
         self._taken_back = bool(state.get("taken_back", False))
+        self._scale_before_restart = float(state.get("scale_before_restart", 1.0))
         self._known_good = bool(state.get("known_good", self._rollbacks > 0))
         self.gave_up = bool(state["gave_up"])
         self.learning_rate.load_state_dict(state["learning_rate"])

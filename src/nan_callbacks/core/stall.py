@@ -98,6 +98,10 @@ class StallWatch:
         level = f"over the first {WINDOW} steps it was {fmean(self._first):.4g} on average"
         return self._finding(seen, fmean(list(self._last)[WINDOW:]), level)
 
+    def finish(self) -> None:
+        """There is nothing to look into any more."""
+        self._done = True
+
     def _rate_is_rising(self) -> bool:
         return self._rates[-1] > RISING * self._rates[0]
 

@@ -26,11 +26,12 @@ def answered(
     """
     question = monitor.question
     if question is not None:
-        asked = (question,)
-        decision = (
-            monitor.settle(question, lambda: None if desk is None else desk.weights_at_fault(lambda: open_case(asked)))
-            or decision
+        answer = monitor.settle(
+            question,
+            lambda: None if desk is None else desk.weights_at_fault(lambda: open_case((question,))),
+            lambda: None if desk is None else desk.better_start(lambda: open_case((question,))),
         )
+        decision = answer or decision
     if desk is None:
         return decision
     found = decision.findings

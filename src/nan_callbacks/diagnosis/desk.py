@@ -17,6 +17,7 @@ from nan_callbacks.core.finding import Action, Finding
 from nan_callbacks.core.journal import Journal
 from nan_callbacks.core.observation import StepObservation
 from nan_callbacks.core.stall import StallWatch
+from nan_callbacks.core.start import BetterStart
 from nan_callbacks.diagnosis.diagnose import Budget
 from nan_callbacks.diagnosis.diagnosis import Confidence, Diagnosis
 from nan_callbacks.diagnosis.incident import Incident
@@ -85,6 +86,9 @@ class Case(Protocol):
     def weights_at_fault(self) -> bool | None:
         """Whether the weights are to blame for what was found, and not the data; None if that cannot be tried."""
 
+    def better_start(self) -> BetterStart | None:
+        """What a few steps from the first weights achieve at a lower rate, if that is clearly better than all else."""
+
     def cut_by_trials(self, cut: float) -> float:
         """The cut of the learning rate after which the run trains best from the last good state; ``cut`` at least."""
 
@@ -149,6 +153,8 @@ class Desk:
         diagnosis = None
         code = str(event["code"])
         self._counts[code] += 1
+        if code == "LOSS408":  # the run begins anew, and is known to have stood still
+            self._stall.finish()
         if self._is_worth_a_look(code):
             diagnosis = self._guarded(lambda: self._examine(event, open_case()))
         incident = Incident.from_event(event, diagnosis)
@@ -194,6 +200,17 @@ class Desk:
             return None
         case = self._guarded(open_case)
         return None if case is None else self._guarded(case.weights_at_fault)
+
+    def better_start(self, open_case: Callable[[], Case | None]) -> BetterStart | None:
+        """Whether the run had better begin again at a lower rate; None if not, or if nothing shall be tried.
+
+        Args:
+            open_case: Makes the last step examinable.
+        """
+        if self._broken or self.settings.diagnose == "never":
+            return None
+        case = self._guarded(open_case)
+        return None if case is None else self._guarded(case.better_start)
 
     def cut_by_trials(self, open_case: Callable[[], Case | None], cut: float) -> float:
         """How deep the learning rate must be cut; ``cut`` itself if that cannot be tried, or nothing shall be.

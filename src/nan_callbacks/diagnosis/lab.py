@@ -25,8 +25,27 @@ class Start(enum.StrEnum):
     """The last known-good snapshot; the present state if there is none."""
     WEIGHTS = "weights"
     """The trained weights alone as in the last known-good snapshot; counters, schedules and statistics as they are."""
+    TRAINED = "trained"
+    """The trained weights and the optimizer as in the last known-good snapshot; what else makes up the loss (counters,
+    frozen weights, queues) as it is."""
     FRESH = "fresh"
     """Newly drawn weights with Glorot or He scale by the activation that follows, an empty optimizer."""
+
+
+class Half(enum.StrEnum):
+    """Of the batches that trials have: the recent ones and the failed one."""
+
+    OLDER = "older"
+    NEWER = "newer"
+
+    def places(self, count: int) -> tuple[range, range]:
+        """Places of the batches that are not in it, and of those that are.
+
+        Args:
+            count: Batches in all.
+        """
+        older, newer = range(count // 2), range(count // 2, count)
+        return (newer, older) if self is Half.OLDER else (older, newer)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +64,8 @@ class Variation:
     """A recent accepted batch is the last one, behind the failed one: what the update by that one does to others."""
     other_batch: bool = False
     """Use recent accepted batches in place of the failed one: the control of an accusation of the data."""
+    held_out: Half | None = None
+    """This half of the batches is not trained on but measured after the steps, which go over the other half."""
     standardise: bool = False
     """Inputs brought to mean 0 and standard deviation 1 per feature, by the statistics of the recent batches."""
     input_scale: float = 1.0
@@ -82,6 +103,7 @@ class Variation:
             (f"without sample{'s' if len(self.without_rows) > 1 else ''} {rows}", bool(self.without_rows)),
             (f"with {len(kept)} of the samples only", self.only_rows is not None),
             ("with another batch", self.other_batch),
+            (f"measured on the {self.held_out} half of the batches, without training on it", self.held_out is not None),
             ("then another batch", self.then_other),
             ("inputs standardised", self.standardise),
             ("sequences reversed", self.reverse_time),
@@ -99,6 +121,7 @@ _STARTS = {
     Start.PRESENT: "the state before the failure",
     Start.SNAPSHOT: "the last good state",
     Start.WEIGHTS: "the last good weights",
+    Start.TRAINED: "the last good weights and optimizer",
     Start.FRESH: "fresh weights",
 }
 
@@ -114,6 +137,8 @@ class Trial:
     """Raw loss of each step, in order (one value for ``steps=0``)."""
     grad_norms: tuple[float, ...] = ()
     """Global gradient norm of each step before clipping."""
+    held_out: tuple[float, ...] = ()
+    """Losses of the batches that were held out, in order; empty if the trial broke off before."""
     parameters_finite: bool = True
     """At the end of the trial."""
     statistics_jump: float | None = None

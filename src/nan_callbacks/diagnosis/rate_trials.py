@@ -75,13 +75,20 @@ def cut_by_trials(lab: Lab, cut: float, history: History, seen: StepObservation)
 
 def _reached(rates: Sequence[float]) -> float:
     """The largest share of the last rate that the run came to step by step."""
-    if not rates or not rates[-1] > 0.0:
-        return 1.0
-    level = rates[0]
+    return led_to(rates)[-1] / rates[-1] if rates and rates[-1] > 0.0 else 1.0
+
+
+def led_to(rates: Sequence[float]) -> list[float]:
+    """The rates of a run, without those that one step has multiplied.
+
+    Args:
+        rates: Oldest first.
+    """
+    levels: list[float] = []
     for rate in rates:
-        if rate <= GRADUALLY * level or level == 0.0:
-            level = rate
-    return level / rates[-1]
+        gradual = not levels or rate <= GRADUALLY * levels[-1] or levels[-1] == 0.0
+        levels.append(rate if gradual else levels[-1])
+    return levels
 
 
 def _end(trial: Trial) -> float:

@@ -36,6 +36,9 @@ class Certainty:
 
 def told_at_once(evidence: Evidence) -> Certainty | None:
     """The cause that the failure names itself; None if it has to be looked for."""
+    for finding in evidence.findings:
+        if finding.code == "LOSS408":  # trials and their controls have proved it before it was said at all
+            return Certainty(code="OPT601", because=(finding.detail,))
     origin = evidence.replay.origin if evidence.replay else None
     if _nothing_was_trained(evidence):
         name = _broken_before(evidence, origin)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from nan_callbacks.core.drops import SPIKES
 from nan_callbacks.core.finding import Finding
-from nan_callbacks.core.policy import AS_LARGE, SPIKES
+from nan_callbacks.core.policy import AS_LARGE
 from nan_callbacks.diagnosis.goal import NEARLY, is_finite
 from nan_callbacks.diagnosis.lab import Lab, Start, Trial, Variation
 

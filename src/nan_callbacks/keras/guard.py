@@ -161,7 +161,7 @@ class NaNGuard(GuardShell, keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Begin to guard; every fit begins anew."""
         self._attach()
-        self._monitor = Monitor(self.config)
+        self._monitor = Monitor(self.config, trials=self.diagnoses.diagnose != "never")
         self._health = HealthMonitor(self.health_every_n_steps, self.ignore)
         self._journal = Journal(self.events_path, speaker(self.params, verbose=self.verbose))
         self._desk = Desk(self.diagnoses, self._journal, strict=self.strict)

@@ -175,10 +175,12 @@ class KerasLab:
 
     def _run(self, variation: Variation) -> Trial:
         outcome, raised = Outcome(), ""
+        measured: tuple[float, ...] = ()
         try:
-            batches = self._batches(variation)
+            batches, held_out = self._batches(variation)
             with self._held_still(variation):
                 self._train(batches, variation, outcome)
+                measured = self._measured(held_out, outcome)
         except Unsupported as reason:
             return Trial(variation=variation, supported=False, note=str(reason))
         except ModelRaised as error:
@@ -192,6 +194,7 @@ class KerasLab:
             variation=variation,
             losses=tuple(outcome.losses),
             grad_norms=tuple(outcome.grad_norms),
+            held_out=measured,
             parameters_finite=outcome.parameters_finite,
             statistics_jump=outcome.statistics_jump,
             raised=raised,
@@ -200,11 +203,11 @@ class KerasLab:
     @contextmanager
     def _held_still(self, variation: Variation) -> Iterator[None]:
         with self._hands.held_still():
-            saved = self._trusted() if variation.start in (Start.SNAPSHOT, Start.WEIGHTS) else None
+            saved = self._trusted() if variation.start not in (Start.PRESENT, Start.FRESH) else None
             self._course = None
             if saved is not None:
                 present = course_of_rate(self.model)(0)
-                begin_with(self.model, saved, weights_alone=variation.start is Start.WEIGHTS)
+                begin_with(self.model, saved, start=variation.start)
                 self._course = (present, course_of_rate(self.model))
             if variation.start is Start.FRESH:
                 begin_afresh(self.model)
@@ -233,6 +236,13 @@ class KerasLab:
                 break
         outcome.parameters_finite = all(_is_finite(variable) for variable in self.model.trainable_variables)
 
+    def _measured(self, batches: list[Any], outcome: Outcome) -> tuple[float, ...]:
+        """Losses of batches that are not trained on; none if the trial broke off."""
+        if outcome.is_broken:
+            return ()
+        numbers = [self._hands.step(batch, Turns(update=False)) for batch in batches]
+        return tuple(each.loss for each in numbers if each.loss is not None)
+
     def _kept(self, updates: int) -> float:
         """Factor that keeps the present learning rate, to which the run will come again, whatever the schedule was."""
         present, course = self._course or (0.0, lambda _: 0.0)
@@ -241,8 +251,15 @@ class KerasLab:
 
     # -- its batches ---------------------------------------------------------------------------------------------
 
-    def _batches(self, variation: Variation) -> list[Any]:
+    def _batches(self, variation: Variation) -> tuple[list[Any], list[Any]]:
+        """What is trained on, in turn, and what is held out."""
         failed, recent = self._failed(variation), self.recent_batches
+        if variation.held_out is not None:
+            known = [*recent, failed]
+            used, held = ([known[i] for i in places] for places in variation.held_out.places(len(known)))
+            if not used:
+                raise Unsupported("no recent batch was kept")
+            return [used[step % len(used)] for step in range(variation.steps)], held
         if (variation.other_batch or variation.then_other) and not recent:
             raise Unsupported("no recent batch was kept")
         if variation.other_batch:
@@ -250,7 +267,7 @@ class KerasLab:
         earlier = [recent[index % len(recent)] if recent else failed for index in range(max(variation.steps - 1, 0))]
         self._check(variation)
         after = recent[-1:] if variation.then_other else []
-        return [self._changed(batch, variation) for batch in [*earlier, failed, *after]]
+        return [self._changed(batch, variation) for batch in [*earlier, failed, *after]], []
 
     def _failed(self, variation: Variation) -> Any:
         if variation.only_rows is None and not variation.without_rows:

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
+from nan_callbacks.diagnosis.lab import Start
 from nan_callbacks.keras.backend import Backend
 from nan_callbacks.keras.lab_state import variable_groups_of_step
 from nan_callbacks.keras.model_parts import (
@@ -49,17 +50,21 @@ def values_in_slot(model: Any, backend: Backend, slot: int) -> dict[int, Any]:
     return {id(v): value for v, value in zip(variables, values, strict=True) if id(v) not in rates}
 
 
-def begin_with(model: Any, values: Mapping[int, Any], *, weights_alone: bool = False) -> None:
+def begin_with(model: Any, values: Mapping[int, Any], *, start: Start = Start.SNAPSHOT) -> None:
     """Fill the stand-ins from a snapshot; what it does not hold stays as it is.
 
     Args:
         model: The model.
         values: Of the snapshot, by ``id`` of the variable.
-        weights_alone: Whether only what is trained is filled.
+        start: What is filled: all of it, the trained variables alone, or these and the optimizers.
     """
     moments = [variable for optimizer in optimizers_of(model) for variable in optimizer.variables]
+    filled = {
+        Start.WEIGHTS: list(model.trainable_variables),
+        Start.TRAINED: [*model.trainable_variables, *moments],
+    }
     everything = [*model.variables, *recurrent_states(model), *moments, *global_seed()]
-    for variable in unique(model.trainable_variables if weights_alone else everything):
+    for variable in unique(filled.get(start, everything)):
         if id(variable) in values:
             variable.assign(values[id(variable)])
 

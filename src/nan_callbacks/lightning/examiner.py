@@ -11,9 +11,11 @@ import torch
 from nan_callbacks.core import StepObservation
 from nan_callbacks.core.events import Event, exception_event
 from nan_callbacks.core.finding import Finding
+from nan_callbacks.core.start import BetterStart
 from nan_callbacks.diagnosis.diagnose import Budget, diagnose
 from nan_callbacks.diagnosis.diagnosis import Diagnosis
 from nan_callbacks.diagnosis.evidence import Evidence, History
+from nan_callbacks.diagnosis.first_weights import better_start
 from nan_callbacks.diagnosis.guilty_samples import succeeds
 from nan_callbacks.diagnosis.lab import Variation
 from nan_callbacks.diagnosis.origin import ReplayResult
@@ -110,6 +112,10 @@ class Examination:
     def weights_at_fault(self) -> bool | None:
         """Whether the weights are to blame for what was found, and not the data; None if that cannot be tried."""
         return None if self._lab is None else weights_at_fault(self._lab, self._findings[0])
+
+    def better_start(self) -> BetterStart | None:
+        """What a few steps from the first weights achieve at a lower rate, if that is clearly better than all else."""
+        return None if self._lab is None else better_start(self._lab, self._history, self._seen)
 
     def cut_by_trials(self, cut: float) -> float:
         """The cut of the learning rate after which the run trains best from the last good state; ``cut`` at least."""

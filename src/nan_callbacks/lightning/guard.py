@@ -163,7 +163,7 @@ class NaNGuard(GuardShell, *CALLBACK_BASES):  # type: ignore[misc]
     @fails_open
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Begin to guard. Tuners and the sanity check never come here; ``fast_dev_run`` is left alone."""
-        self._monitor = Monitor(self.config)
+        self._monitor = Monitor(self.config, trials=self.diagnoses.diagnose != "never" and trainer.world_size == 1)
         path = Path(self.events_path) if self.events_path is not None and trainer.is_global_zero else None
         self._journal = Journal(path, speaker(trainer, verbose=self.verbose))
         self._published = {}

@@ -171,10 +171,12 @@ class TorchLab:
 
     def _run(self, variation: Variation) -> Trial:
         outcome, raised = Outcome(), ""
+        measured: tuple[float, ...] = ()
         try:
-            windows = self._windows(variation)
+            windows, held_out = self._windows(variation)
             with self._held_still(variation):
                 self._train(windows, variation, outcome)
+                measured = self._measured(held_out, variation, outcome)
         except Unsupported as reason:
             return Trial(variation=variation, supported=False, note=str(reason))
         except torch.OutOfMemoryError:
@@ -188,6 +190,7 @@ class TorchLab:
             variation=variation,
             losses=tuple(outcome.losses),
             grad_norms=tuple(outcome.grad_norms),
+            held_out=measured,
             parameters_finite=outcome.parameters_finite,
             statistics_jump=outcome.statistics_jump,
             raised=raised,
@@ -218,10 +221,9 @@ class TorchLab:
         bench = self.bench
         if variation.start is Start.FRESH:
             begin_afresh(bench.module, bench.optimizers)
-        saved = bench.trusted() if variation.start in (Start.SNAPSHOT, Start.WEIGHTS) else None
+        saved = bench.trusted() if variation.start not in (Start.PRESENT, Start.FRESH) else None
         if saved is not None:
-            alone = variation.start is Start.WEIGHTS
-            begin_with_snapshot(saved, bench.module, bench.optimizers, weights_alone=alone)
+            begin_with_snapshot(saved, bench.module, bench.optimizers, start=variation.start)
         if variation.lr_factor != 1.0:
             for optimizer in bench.optimizers:
                 for group in optimizer.param_groups:
@@ -244,6 +246,15 @@ class TorchLab:
                 break
         named = [(n, p) for n, p in module.named_parameters() if p.is_floating_point() or p.is_complex()]
         outcome.parameters_finite = not non_finite_tensors([n for n, _ in named], [p for _, p in named])
+
+    def _measured(self, windows: list[Window], variation: Variation, outcome: Outcome) -> tuple[float, ...]:
+        """Losses of windows that are not trained on; none if the trial broke off."""
+        if outcome.is_broken:
+            return ()
+        seen = Outcome()
+        for window in windows:
+            self._step(window, variation, seen, update=False)
+        return tuple(seen.losses)
 
     def _step(self, window: Window, variation: Variation, outcome: Outcome, *, update: bool) -> None:
         bench = self.bench
@@ -293,8 +304,15 @@ class TorchLab:
 
     # -- its batches ---------------------------------------------------------------------------------------------
 
-    def _windows(self, variation: Variation) -> list[Window]:
+    def _windows(self, variation: Variation) -> tuple[list[Window], list[Window]]:
+        """What is trained on, in turn, and what is held out."""
         failed, recent = self._failed_window(variation), list(self.bench.recent)
+        if variation.held_out is not None:
+            known = [*recent, failed]
+            used, held = ([known[i] for i in places] for places in variation.held_out.places(len(known)))
+            if not used:
+                raise Unsupported("no recent batch was kept")
+            return [used[step % len(used)] for step in range(variation.steps)], held
         if (variation.other_batch or variation.then_other) and not recent:
             raise Unsupported("no recent batch was kept")
         if variation.other_batch:
@@ -302,7 +320,7 @@ class TorchLab:
         earlier = [recent[index % len(recent)] if recent else failed for index in range(max(variation.steps - 1, 0))]
         self._check(variation)
         after = recent[-1:] if variation.then_other else []
-        return [self._changed(window, variation) for window in [*earlier, failed, *after]]
+        return [self._changed(window, variation) for window in [*earlier, failed, *after]], []
 
     def _failed_window(self, variation: Variation) -> Window:
         if variation.only_rows is None and not variation.without_rows:

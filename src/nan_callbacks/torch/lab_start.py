@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 
+from nan_callbacks.diagnosis.lab import Start
 from nan_callbacks.torch.lab_state import parameters_of
 from nan_callbacks.torch.snapshot import clone_tree, original
 
 
 @torch.no_grad()
 def begin_with_snapshot(
-    saved: dict[str, Any], module: nn.Module, optimizers: Sequence[Optimizer], *, weights_alone: bool = False
+    saved: dict[str, Any], module: nn.Module, optimizers: Sequence[Optimizer], *, start: Start = Start.SNAPSHOT
 ) -> None:
     """Fill the stand-ins from a snapshot's ``state_dict()``; what it does not hold stays as it is.
 
@@ -28,21 +29,20 @@ def begin_with_snapshot(
         saved: The snapshot, which is not changed. Its module is called ``model``.
         module: The module.
         optimizers: Its optimizers.
-        weights_alone: Whether only parameters are filled.
+        start: What is filled: all of it, the trained parameters alone, or these and the optimizers.
     """
+    everything = start is Start.SNAPSHOT
     tensors: dict[str, Tensor] = saved["tensors"]
     for name, parameter in module.named_parameters():
         kept = tensors.get(f"parameter/model/{name}")
-        if kept is not None and (parameter.requires_grad or not weights_alone):
+        if kept is not None and (parameter.requires_grad or everything):
             parameter.data = kept.to(parameter.device, copy=True)
-    if weights_alone:
-        return
-    for path, owner in module.named_modules():
+    for path, owner in module.named_modules() if everything else ():
         for name in owner._buffers:
             key = f"buffer/model/{path}.{name}" if path else f"buffer/model/{name}"
             if key in tensors:
                 owner._buffers[name] = original(saved, key)
-    for index, optimizer in enumerate(optimizers):
+    for index, optimizer in enumerate(optimizers if start is not Start.WEIGHTS else ()):
         _optimizer_of_snapshot(saved, index, optimizer)
 
 
