@@ -53,7 +53,8 @@ def examine_labels(losses: tuple[LossFacts, ...], *, sound: bool = False) -> Ite
         if _has_gaps(targets) and not (sound and _has_gaps(loss.targets)):
             rows = np.flatnonzero(~np.isfinite(targets).reshape(len(targets), -1).all(1))
             yield notice(
-                "DATA501", "targets", ERROR, _place(loss), f"Targets are NaN or Inf in {rows_in_words(rows, loss.row_numbers)}.",
+                "DATA501", "targets", ERROR, _place(loss),
+                f"Targets are NaN or Inf in {rows_in_words(rows, loss.row_numbers)}.",
                 source=loss.source,
             )  # fmt: skip
         yield from has_wrapped(InputFacts(name=_place(loss), values=targets))
