@@ -371,3 +371,37 @@ def test_one_sample_for_all_is_told_if_it_is_the_only_input():
 @pytest.mark.parametrize("values", [np.empty((64, 0)), np.repeat([["a", "b"]], 64, axis=0)])
 def test_nothing_and_text_are_not_compared(values):
     assert said(healthy(inputs=(numbers(values),))) == []
+
+
+def test_gaps_that_the_model_is_made_for_are_meant():
+    values = spoilt(normal(64, 8), np.nan)
+    facts = numbers(values, batch_has_gaps=True)
+    assert [each.code for each in examine_inputs((facts,), 64)] == ["DATA501"]
+    assert list(examine_inputs((facts,), 64, sound=True)) == []
+    assert [each.code for each in examine_inputs((numbers(values),), 64, sound=True)] == ["DATA501"]
+
+
+def spoilt(values, value):
+    values[5, 2] = value
+    return values
+
+
+def test_rows_are_named_as_the_data_set_counts_them():
+    values = spoilt(normal(64, 8), np.nan)
+    notices = judge(healthy(inputs=(numbers(values),), row_numbers=np.arange(0, 640, 10)))
+    assert "in row 50." in notices.notices[0].evidence[0]
+
+
+def test_the_number_of_an_outlying_row_is_that_of_the_data_set():
+    values = spoilt(normal(64, 8), 1e6)
+    notices = judge(healthy(inputs=(numbers(values),), row_numbers=np.arange(0, 640, 10)))
+    assert notices.notices[0].evidence[0].startswith("Row 50: ")
+
+
+def test_columns_whose_scale_fades_towards_a_rim_are_a_picture():
+    spread = np.exp(-np.linspace(0, 12, 100))
+    assert of_input(numbers(normal(64, 100) * spread)) == []
+    assert of_input(numbers(normal(64, 100) * np.where(np.arange(100) == 7, 1e-4, 1))) == [
+        ("DATA502", "feature_scales")
+    ]
+    assert of_input(numbers(normal(64, 5) * np.logspace(-4, 0, 5))) == [("DATA502", "feature_scales")]

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nan_callbacks.checkup.advice import with_remedy
 from nan_callbacks.checkup.facts import LossFacts
 from nan_callbacks.checkup.labels import examine_labels
 from tests.checkup.facts import classification, normal, of_loss, regression, without_all_rows
@@ -185,7 +186,34 @@ def test_a_bad_label_in_a_later_batch_is_found():
 
 @pytest.mark.parametrize("targets", [2.0 * LABELS[:, None], np.where(LABELS > 1, 1.0, -1.0)[:, None]])
 def test_targets_that_are_no_probabilities(targets):
-    assert of_loss(binary(targets)) == [("DATA505", "range")]
+    assert of_loss(binary(targets)) == [("DATA505", "no_probability")]
+
+
+@pytest.mark.parametrize("framework", ["torch", "lightning", "keras"])
+def test_a_remedy_fits_what_is_wrong_with_the_range(framework):
+    def remedy(loss):
+        return with_remedy(next(examine_labels((loss,))), framework).remedy
+
+    assert "255" in remedy(binary(255.0 * (LABELS[:, None] > 1)))
+    assert "last activation" in remedy(regression(normal(64, 1), activation="sigmoid"))
+    assert "count classes from 0" in remedy(classification(LABELS + 1))
+
+
+def test_counts_that_stand_for_a_missing_one():
+    counts = np.random.default_rng(0).poisson(4, (256, 1))
+    assert of_loss(regression(counts, kind="poisson", all_targets=counts)) == []
+    counts[[3, 77]] = 999999
+    assert of_loss(regression(counts, kind="poisson", all_targets=counts)) == [("DATA504", "sentinel_label")]
+
+
+def test_gaps_that_the_loss_leaves_out_are_meant():
+    targets = normal(64, 2)
+    targets[::3, 1] = np.nan
+    everywhere = regression(targets, all_targets=targets)
+    assert [each.code for each in examine_labels((everywhere,))] == ["DATA501"]
+    assert list(examine_labels((everywhere,), sound=True)) == []
+    elsewhere = replace(everywhere, targets=normal(32, 2))
+    assert [each.code for each in examine_labels((elsewhere,), sound=True)] == ["DATA501"]
 
 
 def test_labels_of_plus_and_minus_one_are_known():
@@ -229,7 +257,7 @@ def test_targets_that_the_last_activation_cannot_reach(activation, fitting, beyo
 
     assert of(fitting) == []
     if beyond is not None:
-        assert of(beyond) == [("DATA505", "range")]
+        assert of(beyond) == [("DATA505", "beyond_activation")]
 
 
 # -- scale -----------------------------------------------------------------------------------------------------------

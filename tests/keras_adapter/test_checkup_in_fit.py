@@ -49,6 +49,36 @@ def test_the_fit_is_told_what_the_checkup_alone_is_told():
     assert told
 
 
+class LeavesOut(keras.losses.Loss):
+    """A squared error of the targets that are known."""
+
+    def call(self, y_true, y_pred):
+        known = keras.ops.logical_not(keras.ops.isnan(y_true))
+        return keras.ops.where(known, keras.ops.where(known, y_true, 0.0) - y_pred, 0.0) ** 2
+
+
+@pytest.mark.parametrize("loss", [LeavesOut, lambda: "mse"], ids=["left out", "taken"])
+def test_missing_targets_that_the_loss_leaves_out_are_meant(loss):
+    x, y = data()
+    y[::3] = np.nan
+    model, callback = compiled(plain_network, loss=loss()), guard(checkup=True)
+    train(model, (x, y), callback, epochs=1)
+
+    assert ("DATA501" in codes(callback)) == (loss is not LeavesOut)
+
+
+def test_rows_of_many_are_named_as_the_arrays_count_them():
+    x, y = (np.concatenate([part] * 300) for part in data())
+    x = x + np.arange(len(x), dtype="float32")[:, None] * 1e-6
+    x[len(x) // 4096 + 1 :: 7 * (len(x) // 4096 + 1), 1] = np.nan
+    callback = guard(checkup=True)
+    compiled(plain_network).fit(x, y, batch_size=BATCH, verbose=0, callbacks=[callback], steps_per_epoch=1)
+
+    told = next(notice for notice in callback.checkup_report if notice.code == "DATA501").evidence[0]
+    first = int(told.partition("in rows ")[2].partition(",")[0])
+    assert np.isnan(x[first]).any()
+
+
 def keras_dataset(batch):
     class Batches(keras.utils.PyDataset):
         def __len__(self):

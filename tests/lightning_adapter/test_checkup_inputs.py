@@ -4,10 +4,13 @@ import pytest
 import torch
 from pytorch_lightning import LightningModule
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
 import nan_callbacks
 from nan_callbacks.core.finding import Severity
+from nan_callbacks.lightning import NaNGuard
+from tests.lightning_adapter.set_ups import make_trainer
 
 SIZES = (3, 9, 20)
 ROWS, NODES, EDGES = 48, 400, 900
@@ -208,3 +211,43 @@ def test_a_single_input_of_numbers_is_judged_by_its_chosen_rows():
     generator = drawn()
     report = look(Step(step, head=nn.Linear(4, 1)), DataLoader([one() for _ in range(2)], batch_size=None))
     assert ("DATA502", "batch['x']") in found(report), report.describe()
+
+
+class OwnLoss(LightningModule):
+    """A regression that leaves missing values out or does not."""
+
+    def __init__(self, *, leaves_out: bool) -> None:
+        super().__init__()
+        self.net, self.leaves_out = nn.Linear(4, 2), leaves_out
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        if self.leaves_out:
+            known = ~torch.isnan(y)
+            return F.mse_loss(torch.where(known, self.net(x), 0.0), torch.where(known, y, 0.0))
+        return F.mse_loss(self.net(x), y)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+
+def report_of_fit(module, *tensors):
+    guard = NaNGuard(strict=True, verbose=False)
+    loader = DataLoader(TensorDataset(*tensors), 32, shuffle=True)
+    make_trainer(guard, max_epochs=1).fit(module, loader)
+    return guard.checkup_report
+
+
+def test_rows_of_a_fit_are_those_of_its_data_set():
+    x = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
+    x[[3, 150], 1] = torch.nan
+    told = report_of_fit(OwnLoss(leaves_out=False), x, torch.zeros(200, 2)).notices[0].evidence[0]
+    assert told == "2 of 800 values are NaN or Inf, in rows 3 and 150."
+
+
+@pytest.mark.parametrize("leaves_out", [True, False])
+def test_missing_targets_that_the_loss_leaves_out_are_meant(leaves_out):
+    x = torch.randn(128, 4, generator=torch.Generator().manual_seed(0))
+    y = torch.where(x[:, :2] > 0.5, torch.nan, x[:, 2:])
+    codes = {notice.code for notice in report_of_fit(OwnLoss(leaves_out=leaves_out), x, y)}
+    assert ("DATA501" in codes) == (not leaves_out)

@@ -11,7 +11,7 @@ from nan_callbacks.diagnosis.catalogue import entry
 
 ERROR, WARNING, INFO = Severity.ERROR, Severity.WARNING, Severity.INFO
 
-REMEDY = {"image_range": 1}
+REMEDY = {"image_range": 1, "beyond_activation": 2, "no_probability": 4, "sentinel_label": 2}
 """Which of the catalogue's remedies fits a kind of notice, where it is not the first."""
 
 
@@ -36,9 +36,15 @@ def with_remedy(each: Notice, framework: str) -> Notice:
     return replace(each, remedy=entry(each.code).remedies(framework)[REMEDY.get(each.kind, 0)])
 
 
-def rows_in_words(rows: Any, most: int = 5) -> str:
-    """Such as ``rows 3, 40 and 90`` or ``rows 1, 2, 3, 4, 5 … (37 in all)``."""
-    shown = [str(int(row)) for row in rows[:most]]
+def rows_in_words(rows: Any, numbers: Any = None, most: int = 5) -> str:
+    """Such as ``rows 3, 40 and 90`` or ``rows 1, 2, 3, 4, 5 … (37 in all)``.
+
+    Args:
+        rows: Where they lie among those that were read.
+        numbers: What the data set counts those as; None: as they lie.
+        most: Rows that are named.
+    """
+    shown = [str(int(row if numbers is None else numbers[row])) for row in rows[:most]]
     if len(rows) > most:
         return f"rows {', '.join(shown)} … ({len(rows)} in all)"
     return f"row {shown[0]}" if len(shown) == 1 else f"rows {', '.join(shown[:-1])} and {shown[-1]}"

@@ -74,7 +74,8 @@ def _among_copies(parts: list[NDArray[Any]], labels: NDArray[Any], loss: LossFac
     if len(torn) < FEWEST_GROUPS or len(torn) < LEAST_SHARE * len(copies):
         return
     shown = "; ".join(
-        f"{rows_in_words(members)} have the labels {', '.join(_shown(labels[each]) for each in members[:4])}"
+        f"{rows_in_words(members, loss.row_numbers)} have the labels "
+        f"{', '.join(_shown(labels[each]) for each in members[:4])}"
         for members in torn[:3]
     )
     yield notice(

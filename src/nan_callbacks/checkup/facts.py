@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,10 @@ class InputFacts:
     """Axis of `values` along which features or channels lie."""
     lookups: tuple[Lookup, ...] = ()
     """The tables that the input reaches, as it is, in part, or changed."""
+    row_numbers: Array | None = None
+    """What the data set counts the rows of `values` as; None: as they lie there."""
+    batch_has_gaps: bool = False
+    """Whether the first batch's own part of it holds NaN or Inf."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +93,8 @@ class LossFacts:
     of_distribution: bool = False
     """Whether it is a term of a distribution's likelihood: one distribution may serve many samples, or many
     distributions one sample."""
+    row_numbers: Array | None = None
+    """What the data set counts the rows of `all_targets` as; None: as they lie there."""
 
     @property
     def classes(self) -> int:
@@ -183,7 +189,31 @@ class CheckupFacts:
     environment: Environment = field(default_factory=Environment)
     rows_read: int = 0
     """Rows that `InputFacts.values` come from."""
+    row_numbers: Array | None = None
+    """What the data set counts them as, if they were read from it at a stride; None: as they were read."""
+    sound: bool = False
+    """Whether the gradients of the first batch are known to be finite."""
     resumed: bool = False
     """Whether the weights come from a checkpoint or another training: then the start is not judged as a start."""
     notes: tuple[str, ...] = ()
     """What could not be looked at, and why."""
+
+
+def with_row_numbers(facts: CheckupFacts) -> CheckupFacts:
+    """The facts with the numbers of the rows at each input and loss that has just these rows."""
+    numbers = facts.row_numbers
+    if numbers is None:
+        return facts
+    return replace(
+        facts,
+        inputs=tuple(
+            replace(each, row_numbers=numbers) if len(np.atleast_1d(each.values)) == len(numbers) else each
+            for each in facts.inputs
+        ),
+        losses=tuple(
+            replace(each, row_numbers=numbers)
+            if each.all_targets is not None and len(np.atleast_1d(each.all_targets)) == len(numbers)
+            else each
+            for each in facts.losses
+        ),
+    )

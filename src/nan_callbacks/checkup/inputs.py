@@ -41,19 +41,21 @@ MANY_COLUMNS = 32
 """Columns from which single constant zeros are usual: pixels at the rim, words that did not occur."""
 
 
-def examine_inputs(inputs: tuple[InputFacts, ...], rows_read: int) -> Iterator[Notice]:
+def examine_inputs(inputs: tuple[InputFacts, ...], rows_read: int, *, sound: bool = False) -> Iterator[Notice]:
     """Every notice about inputs.
 
     Args:
         inputs: The inputs.
         rows_read: Rows that their values come from.
+        sound: Whether the gradients of the first batch are finite: if it has NaN, the model is made for them.
     """
     known = [each for each in inputs if each.values.size and each.values.ndim and each.values.dtype.kind in "fiub"]
     multiplied = [facts for facts in known if facts.use in ("numbers", "indices")]
     if len(multiplied) == 1:  # beside others it may be a grid, or positions
         yield from _same_rows(multiplied[0], rows_read)
     for facts in known:
-        yield from _non_finite(facts)
+        if not (sound and facts.batch_has_gaps):
+            yield from _non_finite(facts)
         beyond = list(out_of_table(facts))
         yield from beyond
         if facts.use == "indices":
@@ -74,7 +76,7 @@ def _non_finite(facts: InputFacts) -> Iterator[Notice]:
     if not bad.any() or _is_mask(values):
         return
     rows = np.flatnonzero(bad.reshape(len(values), -1).any(1))
-    said = [f"{int(bad.sum())} of {values.size} values are NaN or Inf, in {rows_in_words(rows)}."]
+    said = [f"{int(bad.sum())} of {values.size} values are NaN or Inf, in {rows_in_words(rows, facts.row_numbers)}."]
     if values.ndim == 2:
         columns = np.flatnonzero(bad.any(0))
         said.append(f"Column{'s' if len(columns) > 1 else ''}: {', '.join(map(str, columns[:8]))}.")
@@ -120,11 +122,21 @@ def _unscaled(facts: InputFacts) -> Iterator[Notice]:
         and seen.dtype.kind == "f"
         and len(usual) > 1
         and usual.max() > SPREAD * usual.min()
+        and not _changes_by_degrees(usual)
     ):
         yield notice(
             "DATA502", "feature_scales", WARNING, facts.name,
             f"The standard deviations of its columns reach from {usual.min():.3g} to {usual.max():.3g}.",
         )  # fmt: skip
+
+
+def _changes_by_degrees(spread: Array) -> bool:
+    """Whether many columns differ little from their neighbours: pixels towards a rim, frequencies, times.
+
+    Quantities with units of their own lie side by side in any order.
+    """
+    steps = np.abs(np.diff(np.log(spread)))
+    return len(spread) >= MANY_COLUMNS and float(steps.max()) < 0.5 * np.log(SPREAD)
 
 
 def _is_bytes(values: Array) -> bool:

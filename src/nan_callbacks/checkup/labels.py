@@ -39,16 +39,22 @@ MOST_COLUMNS = 16
 """Columns up to which targets are quantities with a scale of their own; more of them are a picture or a signal."""
 
 
-def examine_labels(losses: tuple[LossFacts, ...]) -> Iterator[Notice]:
-    """Every notice about targets."""
+def examine_labels(losses: tuple[LossFacts, ...], *, sound: bool = False) -> Iterator[Notice]:
+    """Every notice about targets.
+
+    Args:
+        losses: The losses.
+        sound: Whether the gradients of the first batch are finite: if its targets have NaN, the loss leaves them out.
+    """
     for loss in map(_with_rows, losses):
         targets = _all(loss)
         if not targets.size or targets.dtype.kind not in "fiub":
             continue
-        if targets.dtype.kind == "f" and not np.isfinite(targets).all():
+        if _has_gaps(targets) and not (sound and _has_gaps(loss.targets)):
             rows = np.flatnonzero(~np.isfinite(targets).reshape(len(targets), -1).all(1))
             yield notice(
-                "DATA501", "targets", ERROR, _place(loss), f"Targets are NaN or Inf in {rows_in_words(rows)}.",
+                "DATA501", "targets", ERROR, _place(loss),
+                f"Targets are NaN or Inf in {rows_in_words(rows, loss.row_numbers)}.",
                 source=loss.source,
             )  # fmt: skip
         yield from has_wrapped(InputFacts(name=_place(loss), values=targets))
@@ -74,6 +80,10 @@ def _with_rows(loss: LossFacts) -> LossFacts:
 
 def _all(loss: LossFacts) -> Array:
     return loss.targets if loss.all_targets is None else loss.all_targets
+
+
+def _has_gaps(targets: Array) -> bool:
+    return targets.dtype.kind == "f" and not np.isfinite(targets).all()
 
 
 def _place(loss: LossFacts) -> str:
@@ -153,7 +163,7 @@ def _range(loss: LossFacts, targets: Array) -> Iterator[Notice]:
     if not finite.size:
         return
     low, high = float(finite.min()), float(finite.max())
-    told = None
+    told, kind = None, "range"
     if loss.kind == "cross_entropy":
         kept = finite if loss.ignore_index is None else finite[finite != loss.ignore_index]
         classes = loss.classes
@@ -165,6 +175,7 @@ def _range(loss: LossFacts, targets: Array) -> Iterator[Notice]:
             told += f"labels are not among them: {values}."
     elif loss.kind in ("soft_cross_entropy", "binary_cross_entropy"):
         if low < -TOLERANCE or high > 1 + TOLERANCE:
+            kind = "no_probability"
             told = f"The loss expects probabilities from 0 to 1; targets reach from {low:.4g} to {high:.4g}."
             told += " Labels of ±1 belong to a hinge loss." if set(np.unique(finite).tolist()) == {-1, 1} else ""
         elif loss.kind == "soft_cross_entropy" and loss.class_axis is not None and loss.classes > 1:
@@ -180,10 +191,11 @@ def _range(loss: LossFacts, targets: Array) -> Iterator[Notice]:
         bottom, top = BOUNDS[loss.activation]
         beyond = (finite < bottom - TOLERANCE) | (finite > top + TOLERANCE)
         if beyond.any():
+            kind = "beyond_activation"
             told = f"The output goes through {loss.activation}, which reaches from {bottom:g} to {top:g}; "
             told += f"{share(beyond.mean())} of the targets lie outside ({low:.4g} to {high:.4g})."
     if told is not None:
-        yield notice("DATA505", "range", ERROR, _place(loss), told, source=loss.source)
+        yield notice("DATA505", kind, ERROR, _place(loss), told, source=loss.source)
 
 
 def _scale(loss: LossFacts, targets: Array) -> Iterator[Notice]:
@@ -213,10 +225,12 @@ def _scale(loss: LossFacts, targets: Array) -> Iterator[Notice]:
 
 def _far_off(loss: LossFacts) -> Iterator[Notice]:
     targets = loss.all_targets  # of the data; a target that a step computes may be rare
-    if targets is None or loss.kind not in REGRESSING or targets.dtype.kind != "f":
+    if targets is None or loss.kind not in REGRESSING | {"poisson"} or targets.dtype.kind not in "fiu":
         return
-    for found in outlying(InputFacts(name=_place(loss), values=targets)):
-        yield replace(found, code="DATA504", source=loss.source)
+    amounts = targets if targets.dtype.kind == "f" else targets.astype(np.float64)
+    for found in outlying(InputFacts(name=_place(loss), values=amounts, row_numbers=loss.row_numbers)):
+        kind = "sentinel_label" if found.kind == "sentinel" else found.kind
+        yield replace(found, code="DATA504", kind=kind, source=loss.source)
 
 
 def _single_class(loss: LossFacts) -> Iterator[Notice]:

@@ -32,7 +32,7 @@ def out_of_table(facts: InputFacts) -> Iterator[Notice]:
             continue
         told.add((lookup.table, rows))
         known = values[finite]
-        where = rows_in_words(np.flatnonzero(beyond.reshape(len(values), -1).any(1)))
+        where = rows_in_words(np.flatnonzero(beyond.reshape(len(values), -1).any(1)), facts.row_numbers)
         if len(values) != len(facts.values):
             where = "the first batch"  # its rows cannot be told from those of the data
         yield notice(

@@ -12,7 +12,7 @@ import numpy as np
 
 from nan_callbacks.checkup.advice import WARNING, notice, rows_in_words
 from nan_callbacks.checkup.columns import Numbers, by_channel
-from nan_callbacks.checkup.facts import InputFacts
+from nan_callbacks.checkup.facts import Array, InputFacts
 from nan_callbacks.checkup.notice import Notice
 
 GAP = 10.0
@@ -36,7 +36,9 @@ def outlying(facts: InputFacts) -> Iterator[Notice]:
     far = _distances(cube)
     yardstick = _usual_distance(far)
     for channel in range(far.shape[1]):
-        told = _sentinel(cube[..., channel]) or _outliers(far[:, channel], cube[..., channel], yardstick)
+        told = _sentinel(cube[..., channel]) or _outliers(
+            far[:, channel], cube[..., channel], yardstick, facts.row_numbers
+        )
         if told:
             place = f"{facts.name}, channel {channel}" if far.shape[1] > 1 else facts.name
             yield notice("DATA503", told[0], WARNING, place, told[1])
@@ -61,7 +63,7 @@ def _usual_distance(far: Numbers) -> float:
     return float(np.median(kept[-1]))
 
 
-def _outliers(far: Numbers, values: Numbers, usual: float) -> tuple[str, str] | None:
+def _outliers(far: Numbers, values: Numbers, usual: float, numbers: Array | None) -> tuple[str, str] | None:
     order = np.argsort(-far, kind="stable")
     most = max(1, int(FEW * len(far)))
     for count in range(1, most + 1):
@@ -72,8 +74,9 @@ def _outliers(far: Numbers, values: Numbers, usual: float) -> tuple[str, str] | 
             rows = np.sort(order[:count])
             worst = values[order[0]]
             value = worst[np.nanargmax(np.abs(worst))]
+            told = rows_in_words(rows, numbers)
             return "outlier", (
-                f"{rows_in_words(rows)[0].upper()}{rows_in_words(rows)[1:]}: a value of {value:.4g}, "
+                f"{told[0].upper()}{told[1:]}: a value of {value:.4g}, "
                 f"{far[order[0]] / yardstick:.3g} times as far from the median as any other row."
             )
     return None

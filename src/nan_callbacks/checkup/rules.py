@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from nan_callbacks.checkup.advice import with_remedy
 from nan_callbacks.checkup.contradictions import contradictions
-from nan_callbacks.checkup.facts import CheckupFacts
+from nan_callbacks.checkup.facts import CheckupFacts, with_row_numbers
 from nan_callbacks.checkup.hazards import examine_hazards
 from nan_callbacks.checkup.initialisation import examine_initialisation
 from nan_callbacks.checkup.inputs import examine_inputs
@@ -32,6 +32,7 @@ def judge(facts: CheckupFacts, ignore: Collection[str] = ()) -> CheckupReport:
     Returns:
         The notices, the gravest first; of the same gravity in the order of the codes of the catalogue's families.
     """
+    facts = with_row_numbers(facts)
     found = [_softened(notice, facts) for notice in _about_data(facts)]
     told = {notice.code for notice in found}
     if not facts.resumed:
@@ -50,8 +51,8 @@ def _softened(notice: Notice, facts: CheckupFacts) -> Notice:
 
 
 def _about_data(facts: CheckupFacts) -> Iterator[Notice]:
-    yield from examine_inputs(facts.inputs, facts.rows_read)
-    yield from examine_labels(facts.losses)
+    yield from examine_inputs(facts.inputs, facts.rows_read, sound=facts.sound)
+    yield from examine_labels(facts.losses, sound=facts.sound)
     yield from contradictions(facts)
     yield from examine_losses(facts.losses)
 

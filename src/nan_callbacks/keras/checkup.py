@@ -66,8 +66,8 @@ def checkup(
         raise ConfigurationError.of(
             "model", "a compiled Keras model", "one that is not compiled", "Call `model.compile(...)` first."
         )
-    first, rows = read(data, batch_size)
-    return examine(KerasLab(model, first), rows, ignore=ignore, strict=strict)
+    first, rows, numbers = read(data, batch_size)
+    return examine(KerasLab(model, first), rows, numbers, ignore=ignore, strict=strict)
 
 
 def look_over_fit(
@@ -87,13 +87,14 @@ def look_over_fit(
     batch, backend = session.batches[0], session.backend
     lab = KerasLab(session.model, batch, state=lambda: getattr(backend, "live", None))
     trials = GuardedTrials(backend, batch, session.monitor.lr_scale) if backend.can_try else None
-    rows = rows_of_parts([batch]) if arrays is None else _of_arrays(tuple(arrays), 1)[1]
+    rows, numbers = (rows_of_parts([batch]), None) if arrays is None else _of_arrays(tuple(arrays), 1)[1:]
     strategy = type(keras.distribution.distribution()).__name__
     on_jax = keras.backend.backend() == "jax"
     # On JAX the traced step compiles every kind of operation, which takes longer than many a training.
     return examine(
         lab,
         rows,
+        numbers,
         trials=trials,
         ignore=ignore,
         components={strategy},
@@ -106,6 +107,7 @@ def look_over_fit(
 def examine(
     lab: KerasLab,
     rows: dict[str, np.ndarray],
+    numbers: np.ndarray | None = None,
     *,
     trials: Trials | None = None,
     ignore: Collection[str] = (),
@@ -119,6 +121,7 @@ def examine(
     Args:
         lab: The first step, held still.
         rows: Parts of batches over all rows that were read, by name.
+        numbers: What the data count these rows as; None: as they were read.
         trials: Where steps are tried; None: in the laboratory.
         ignore: Codes that are not to be told.
         components: What the run uses besides its model, for known issues.
@@ -162,6 +165,8 @@ def examine(
             backend=keras.backend.backend(),
         ),
         rows_read=max((len(array) for array in rows.values()), default=0),
+        row_numbers=numbers,
+        sound=can_run and bool(gradients) and sound,
         resumed=resumed,
         notes=tuple(notes),
     )
@@ -204,8 +209,8 @@ def _devices() -> tuple[str, ...]:
 # -- data ------------------------------------------------------------------------------------------------------------
 
 
-def read(data: Any, batch_size: int) -> tuple[Any, dict[str, np.ndarray]]:
-    """The first batch, and the rows of a few.
+def read(data: Any, batch_size: int) -> tuple[Any, dict[str, np.ndarray], np.ndarray | None]:
+    """The first batch, the rows of a few, and what the data count these as if they were not read one by one.
 
     Raises:
         ConfigurationError: If the data cannot be read.
@@ -218,10 +223,10 @@ def read(data: Any, batch_size: int) -> tuple[Any, dict[str, np.ndarray]]:
             "data", "(x, y) arrays, a PyDataset, a tf.data.Dataset or a list of batches", type(data).__name__,
             "A generator can be read only once: pass a list of its first batches.",
         )  # fmt: skip
-    return keras.tree.map_structure(_as_tensor, batches[0]), rows_of_parts(batches)
+    return keras.tree.map_structure(_as_tensor, batches[0]), rows_of_parts(batches), None
 
 
-def _of_arrays(data: tuple[Any, ...], batch_size: int) -> tuple[Any, dict[str, np.ndarray]]:
+def _of_arrays(data: tuple[Any, ...], batch_size: int) -> tuple[Any, dict[str, np.ndarray], np.ndarray]:
     lengths = [len(part) for part in keras.tree.flatten(data) if part is not None]
     if not lengths or min(lengths) == 0:
         raise ConfigurationError.of("data", "arrays with at least one row", data, "There is nothing to look at.")
@@ -229,10 +234,9 @@ def _of_arrays(data: tuple[Any, ...], batch_size: int) -> tuple[Any, dict[str, n
     # The first batch of shuffled data: rows at an even stride, so that data sorted by class show all of them.
     chosen = np.unique(np.linspace(0, count - 1, min(batch_size, count)).astype(int))
     first = keras.tree.map_structure(lambda part: None if part is None else _fed(np.asarray(part)[chosen]), data)
-    some = keras.tree.map_structure(
-        lambda part: None if part is None else np.asarray(part)[:: math.ceil(count / MOST_ROWS)], data
-    )
-    return first, rows_of_parts([some])
+    stride = math.ceil(count / MOST_ROWS)
+    some = keras.tree.map_structure(lambda part: None if part is None else np.asarray(part)[::stride], data)
+    return first, rows_of_parts([some]), np.arange(0, count, stride)
 
 
 def _fed(array: np.ndarray) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -63,7 +64,10 @@ def inputs_of(model: Any, batch: Any, passages: Passages, all_rows: Mapping[str,
             reached[known[0][0]] = first
     lookups = _lookups(passages.asked, known, all_rows, sources)
     return tuple(
-        _input(name, all_rows.get(name, array), reached.get(name), lookups.get(name, ()), normalised)
+        replace(
+            _input(name, all_rows.get(name, array), reached.get(name), lookups.get(name, ()), normalised),
+            batch_has_gaps=array.dtype.kind == "f" and not np.isfinite(array).all(),
+        )
         for name, array in known
     )
 

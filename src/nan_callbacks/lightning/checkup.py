@@ -12,7 +12,7 @@ from nan_callbacks.checkup.notice import CheckupReport
 from nan_callbacks.lightning.lab import LightningLab, TrainingStep, can_be_held_still
 from nan_callbacks.lightning.step_diagnosis import alone, optimizers_of
 from nan_callbacks.torch.checkup import examine, read
-from nan_callbacks.torch.dataset_rows import rows_beside
+from nan_callbacks.torch.dataset_rows import rows_of_data
 from nan_callbacks.torch.lab import TorchLab
 from nan_callbacks.torch.lab_bench import Bench, Fed
 from nan_callbacks.torch.rng import RngState
@@ -43,7 +43,7 @@ def look_over_fit(trainer: Any, module: Any, session: Any, ignore: Collection[st
         used |= {"accumulate_grad_batches", *(("accumulate_grad_batches:rest",) if rest > 0 else ())}
     return examine(
         lab,
-        [] if _changes_batches(module) else rows_beside(trainer.train_dataloader),
+        of_data=None if _changes_batches(module) else rows_of_data(trainer.train_dataloader),
         framework="lightning",
         ignore=ignore,
         components=used,

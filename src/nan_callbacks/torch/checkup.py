@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -81,6 +82,7 @@ def examine(
     more: Sequence[Any] = (),
     *,
     framework: str,
+    of_data: tuple[Any, np.ndarray] | None = None,
     ignore: Collection[str] = (),
     components: Collection[str] = (),
     is_scheduled: bool = False,
@@ -94,6 +96,7 @@ def examine(
         lab: The first step, held still.
         more: Further batches, of which only the values are read.
         framework: In whose words remedies are given.
+        of_data: Rows of the whole data set as one batch, and their numbers; they are read in place of the first batch.
         ignore: Codes that are not to be told.
         components: What the run uses besides its model, for known issues.
         is_scheduled: Whether the learning rate will change.
@@ -104,7 +107,7 @@ def examine(
     began = time.perf_counter()
     bench = lab.bench
     look = first_look(lab)
-    step = facts_of(look, bench.module, more)
+    step = facts_of(look, bench.module, more, None if of_data is None else of_data[0])
     notes = [f"the first step raises an error: {shortened(look.raised)}"] if look.raised else []
     rate = None
     if not look.raised and not resumed and bench.optimizers:
@@ -130,6 +133,8 @@ def examine(
             components=frozenset(used),
         ),
         rows_read=step.rows_read,
+        row_numbers=None if of_data is None else of_data[1],
+        sound=step.sound,
         resumed=resumed,
         notes=tuple(notes),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,17 +51,20 @@ class StepFacts:
     rows_read: int
     picking: frozenset[str] = frozenset()
     """Parts of the batch by which the step moves values between its layers."""
+    sound: bool = False
+    """Whether its gradients are known to be finite."""
 
 
-def facts_of(look: FirstLook, module: nn.Module, more: Sequence[Any] = ()) -> StepFacts:
+def facts_of(look: FirstLook, module: nn.Module, more: Sequence[Any] = (), of_data: Any = None) -> StepFacts:
     """Everything that one recorded step says.
 
     Args:
         look: The step.
         module: The module.
         more: Further batches of the same structure, of which only the values are read.
+        of_data: Rows of the whole data set as one batch; they are read in place of the step's own.
     """
-    rows = _all_rows(look.batch, more)
+    rows = _all_rows(look.batch, more) if of_data is None else _rows_of(look.batch, of_data)
     picking = picking_parts(look.recorder, look.batch)
     # Elements outside of the domain with finite gradients all the same: whatever comes before masks them.
     sound = all(bool(torch.isfinite(grad).all()) for grad in look.gradients.values() if grad.layout is torch.strided)
@@ -76,13 +79,23 @@ def facts_of(look: FirstLook, module: nn.Module, more: Sequence[Any] = ()) -> St
         ),
         rows_read=max((len(values) for values in rows.values()), default=0),
         picking=picking,
+        sound=sound and bool(look.gradients),
     )
 
 
 def _all_rows(batch: Any, more: Sequence[Any]) -> dict[int, Any]:
     """Values of each tensor of the batch, by its ``id``, with those of further batches behind them."""
+    return {id(tensor): np.concatenate(parts) if len(parts) > 1 else parts[0] for tensor, parts in _parts(batch, more)}
+
+
+def _rows_of(batch: Any, of_data: Any) -> dict[int, Any]:
+    """Values of each tensor of the batch, by its ``id``, in rows of the data set where that holds its like."""
+    return {id(tensor): parts[-1] for tensor, parts in _parts(batch, [of_data])}
+
+
+def _parts(batch: Any, more: Sequence[Any]) -> Iterator[tuple[Tensor, list[Any]]]:
+    """Each tensor of the batch, and its values in the batch and in those that follow."""
     others = [dict(tensors_of(each)) for each in more]
-    joined = {}
     for name, tensor in tensors_of(batch):
         if not tensor.dim() or tensor.is_complex() or tensor.is_quantized:
             continue
@@ -91,8 +104,7 @@ def _all_rows(batch: Any, more: Sequence[Any]) -> dict[int, Any]:
             part = other.get(name)
             if part is not None and part.dim() and part.shape[1:] == tensor.shape[1:] and part.dtype == tensor.dtype:
                 parts.append(as_array(part))
-        joined[id(tensor)] = np.concatenate(parts) if len(parts) > 1 else parts[0]
-    return joined
+        yield tensor, parts
 
 
 # -- hazards ---------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import ConcatDataset, DataLoader, Subset, TensorDataset
 from torch.utils.data._utils.collate import default_collate
@@ -11,8 +12,8 @@ from torch.utils.data._utils.collate import default_collate
 MOST_ROWS = 4096
 
 
-def rows_beside(loader: Any) -> list[Any]:
-    """Rows of the whole data set as one further batch; none if reading could change anything.
+def rows_of_data(loader: Any) -> tuple[list[Any], np.ndarray] | None:
+    """Rows of the whole data set as one batch, and their numbers; None if reading could change anything.
 
     Only data sets of tensors are read (parts and chains of them as well): any other may count, draw random numbers or
     move on when it is asked for a row.
@@ -21,14 +22,14 @@ def rows_beside(loader: Any) -> list[Any]:
         loader: The data loader of a fit.
     """
     if not isinstance(loader, DataLoader) or loader.collate_fn is not default_collate:
-        return []
+        return None
     dataset = loader.dataset
     count = _length(dataset)
     if not count:
-        return []
+        return None
     chosen = torch.linspace(0, count - 1, min(count, MOST_ROWS)).round().long()
     tensors = _rows(dataset, chosen)
-    return [] if tensors is None else [list(tensors)]
+    return None if tensors is None else (list(tensors), chosen.numpy())
 
 
 def _length(dataset: Any) -> int:

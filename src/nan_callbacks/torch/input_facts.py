@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, isfinite, strided
 from torch import bool as boolean
 
 from nan_callbacks.checkup.facts import InputFacts, Lookup
@@ -52,7 +52,17 @@ def inputs_of(
     for call in recorder.calls:
         ways.follow(call)
     behind = _normalised(recorder)
-    return tuple(_input(recorder, name, tensor, rows[id(tensor)], ways, behind) for name, tensor in named)
+    return tuple(
+        replace(
+            _input(recorder, name, tensor, rows[id(tensor)], ways, behind),
+            batch_has_gaps=_has_gaps(tensor),
+        )
+        for name, tensor in named
+    )
+
+
+def _has_gaps(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.layout is strided and not bool(isfinite(tensor).all())
 
 
 @dataclass
