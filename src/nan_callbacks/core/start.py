@@ -130,6 +130,8 @@ class StartWatch:
         Args:
             step: Of the run's clock, which goes on.
         """
+        if not self.is_open:
+            return
         self._since = step
         self._losses.clear()
         self._rates.clear()
