@@ -71,7 +71,7 @@ class KerasSeam:
         self.backend = Backend(stream)
         self.rows: list[np.ndarray] = []
         """What the compiled steps were given: limits and the scale of the learning rate."""
-        model: Any = SimpleNamespace(stop_training=False)
+        model: Any = SimpleNamespace(stop_training=False, trainable_weights=[])
         monitor = Monitor(GuardConfig(**stream.settings))
         self.session = GuardSession(model, self.backend, monitor, Journal(None, None))
 
