@@ -26,11 +26,13 @@ class SimulatedRun:
     """The trained "weights" are one number: every update that the gate admits adds to it, a rollback takes it back.
 
     Args:
+        trials: Whether somebody can say whether the first weights do better.
         **settings: Settings of the guard, on top of ``LADDER``.
     """
 
-    def __init__(self, **settings: Any) -> None:
-        self.monitor = Monitor(GuardConfig(**{**LADDER, **settings}))
+    def __init__(self, *, trials: bool = False, **settings: Any) -> None:
+        self.monitor = Monitor(GuardConfig(**{**LADDER, **settings}), trials=trials)
+        self.trials = trials
         self.weights = 0.0
         self.weights_at_fault: bool | None = None
         """What trials say about spikes in a row and about divergence; nothing without a laboratory."""
@@ -87,7 +89,7 @@ class SimulatedRun:
     def save_and_resume(self) -> None:
         """Replace the monitor by a fresh one that has only read the old one's state, as JSON text."""
         text = json.dumps(self.monitor.state_dict(), allow_nan=False)
-        self.monitor = Monitor(self.monitor.config)
+        self.monitor = Monitor(self.monitor.config, trials=self.trials)
         self.monitor.load_state_dict(json.loads(text))
 
     @property

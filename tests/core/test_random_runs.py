@@ -28,13 +28,13 @@ def plain(state: Any) -> str:
     return json.dumps(state, allow_nan=False)
 
 
-@given(segments=SEGMENTS, seed=SEEDS, where=st.floats(0.0, 1.0))
-def test_a_run_that_is_saved_and_resumed_decides_as_the_unbroken_one(segments, seed, where):
+@given(segments=SEGMENTS, seed=SEEDS, where=st.floats(0.0, 1.0), trials=st.booleans())
+def test_a_run_that_is_saved_and_resumed_decides_as_the_unbroken_one(segments, seed, where, trials):
     steps = steps_of(segments, seed)
     middle = round(where * len(steps))
 
-    unbroken = run_through(SimulatedRun(**SMALL), steps)
-    split = run_through(SimulatedRun(**SMALL), steps[:middle])
+    unbroken = run_through(SimulatedRun(trials=trials, **SMALL), steps)
+    split = run_through(SimulatedRun(trials=trials, **SMALL), steps[:middle])
     split.save_and_resume()
     run_through(split, steps[middle:])
 

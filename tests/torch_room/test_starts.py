@@ -7,6 +7,7 @@ from torch import nn
 from nan_callbacks.diagnosis.lab import Start
 from nan_callbacks.torch.lab_start import begin_with_snapshot
 from nan_callbacks.torch.snapshot import Snapshot, TrainingState
+from nan_callbacks.torch.snapshot_home import SnapshotHome
 
 
 class Net(nn.Module):
@@ -28,7 +29,7 @@ def test_only_what_a_start_speaks_of_goes_back(start, put_back):
     net = Net()
     optimizer = torch.optim.SGD([net.trained], lr=0.1, momentum=0.9)
     optimizer.state[net.trained]["momentum_buffer"] = torch.zeros(2)
-    snapshot = Snapshot(TrainingState(modules={"model": net}, optimizers=[optimizer]))
+    snapshot = Snapshot(TrainingState(modules={"model": net}, optimizers=[optimizer]), SnapshotHome())
     snapshot.capture()
     with torch.no_grad():
         for each in (net.trained, net.frozen, net.count, optimizer.state[net.trained]["momentum_buffer"]):

@@ -233,10 +233,11 @@ class Monitor:
         self.policy.load_state_dict(state["policy"])
         self.ledger.load_state_dict(state["ledger"])
         self.draws.in_a_row = int(state.get("dropped_in_a_row", 0))  # absent from states of earlier versions
-        if "start" in state and self.start.is_open:  # absent from states of earlier versions
+        if "start" in state:  # absent from states of earlier versions
             self.start.load_state_dict(state["start"])
         if not snapshots_kept:
             self.ledger.forget()
+        if not snapshots_kept or "start" not in state:
             self.start.close()
         self._load_detectors(state["streams"])
 

@@ -164,7 +164,8 @@ class StartWatch:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state made by :meth:`state_dict`."""
-        self.is_open, self._first, self._left = bool(state["is_open"]), state["first"], state["left"]
+        self.is_open = self.is_open and bool(state["is_open"])
+        self._first, self._left = state["first"], state["left"]
         self._losses, self._rates = deque(state["losses"], maxlen=4 * WINDOW), deque(state["rates"], maxlen=2 * WINDOW)
         self._since, self._asked = int(state["since"]), int(state["asked"])
 
