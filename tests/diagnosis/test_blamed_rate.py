@@ -53,8 +53,12 @@ def test_ordinary_numbers_outside_of_a_domain_bear_a_rate_out_and_do_not_prove_i
     assert too_high(evidence, Goal(kind=Kind.NON_FINITE, base=Variation())).circumstantial is circumstantial
 
 
-@pytest.mark.parametrize(("pace", "told"), [(0.97, ["OPT601"]), (0.9995, [])], ids=["gets somewhere", "stands still"])
-def test_a_rate_at_which_nothing_moves_does_not_come_to_where_the_run_fails_either(pace, told):
+@pytest.mark.parametrize(
+    ("pace", "norms", "told"),
+    [(0.97, (4.0, 4.0), ["OPT601"]), (0.9995, (4.0, 4.0), []), (0.9995, (4.0, 12.0), ["OPT601"])],
+    ids=["gets somewhere", "stands still", "thrown weights"],
+)
+def test_a_rate_at_which_nothing_moves_does_not_come_to_where_the_run_fails_either(pace, norms, told):
     def answer(variation: Variation) -> Trial:
         if variation.lr_factor < 1.0:
             losses = tuple(pace**step for step in range(max(1, variation.steps)))
@@ -62,7 +66,7 @@ def test_a_rate_at_which_nothing_moves_does_not_come_to_where_the_run_fails_eith
         steps = max(1, variation.steps)
         return Trial(variation=variation, losses=(1.0,) * (steps - 1) + (math.nan,), grad_norms=(math.nan,))
 
-    assert confirmed(failing("sum", 1e38, losses=6), ScriptedLab(answer)) == told
+    assert confirmed(failing("sum", 1e38, losses=6, norms=norms), ScriptedLab(answer)) == told
 
 
 @pytest.mark.parametrize(("constant", "told"), [(None, ["OPT601"]), (0.5, [])])

@@ -217,7 +217,9 @@ def _lower(evidence: Evidence, goal: Goal, early: bool) -> tuple[Experiment, ...
     if early:
         # Batches that the run has digested break it too, at the full rate only: the failed batch is not to blame.
         other = snapshot_run(run_steps(evidence), other_batch=True)
-        return tuple(trained(other, _moves, lr_factor=factor) for factor in factors)
+        # Weights that were seen to grow are a reason of their own; otherwise a run that stands still proves nothing.
+        requires = None if inflated(evidence) else _moves
+        return tuple(trained(other, requires, lr_factor=factor) for factor in factors)
     # The longer run is for a failure that the shorter one did not bring back; otherwise the shorter ones decide.
     runs = [(snapshot_run(), LOWER_RATE), (snapshot_run(), MUCH_LOWER_RATE), (snapshot_run(LONGER_RUN), LOWER_RATE)]
     return tuple(trained(run, unrest(evidence), lr_factor=factor) for run, factor in runs)
