@@ -25,6 +25,7 @@ class Backend:
         self.optimizers = [SGD() for _ in range(stream.optimizers)]
         self.index, self.step = 0, stream.steps[0]
         self.snapshots: list[tuple[str, int, int]] = []
+        self.slots: dict[int, Any] = {}
 
     def capture(self, slot: int, epoch: int) -> None:
         self.snapshots.append(("taken", self.index, slot))

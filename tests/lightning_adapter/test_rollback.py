@@ -22,7 +22,7 @@ from tests.lightning_adapter.runs import (
     without,
 )
 
-CADENCE = {"snapshot_every_n_steps": 4, "probation_steps": 2, "diagnose": "never"}
+CADENCE = {"snapshot_every_n_steps": 4, "probation_steps": 2}
 """Snapshots before the steps 0 (trusted at once), 4 (trusted after step 5) and 8 (trusted after step 9)."""
 
 

@@ -21,8 +21,8 @@ def accelerator(monkeypatch):
     return sizes
 
 
-@pytest.mark.parametrize(("shares", "on_host"), [(40.5, False), (39.5, True)])
-def test_snapshots_move_to_the_host_where_two_would_take_more_than_a_twentieth(accelerator, shares, on_host):
+@pytest.mark.parametrize(("shares", "on_host"), [(60.5, False), (59.5, True)])
+def test_snapshots_move_to_the_host_where_all_would_take_more_than_a_twentieth(accelerator, shares, on_host):
     accelerator["total"] = int(shares * BYTES)
     home = SnapshotHome()
     home.look(STATE)

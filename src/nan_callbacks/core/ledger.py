@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-SLOTS = 2
-"""One trusted snapshot and one on probation: the newest may already hold what is about to be noticed."""
+SLOTS = 3
+"""One trusted snapshot and one on probation, since the newest may already hold what is about to be noticed; and as long
+as a run has little to show for itself, the one that it began with."""
 
 
 FEWEST_CLEAN_STEPS = 16
@@ -50,8 +51,6 @@ class Ledger:
         """
         if self._trusted is None:
             return True
-        if self._first not in (None, self._trusted):  # no slot is free
-            return False
         return self._candidate is None and step % self.every_n_steps == 0 and not suspicious
 
     def record(self, step: int, detectors: dict[str, Any], *, keep: bool = False) -> int:
@@ -67,7 +66,8 @@ class Ledger:
             that the user began with.
         """
         first = self._trusted is None
-        slot = 0 if self._trusted is None else 1 - self._trusted.slot
+        self._candidate = None
+        slot = min(set(range(SLOTS)) - self.slots())
         entry = LedgerEntry(slot, step, 0, first, detectors)
         if first:
             self._trusted = entry
@@ -85,8 +85,12 @@ class Ledger:
             self._candidate.trusted = True
             self._trusted, self._candidate = self._candidate, None
 
+    def slots(self) -> set[int]:
+        """The slots that are in use; what an adapter holds in others can go."""
+        return {entry.slot for entry in (self._trusted, self._candidate, self._first) if entry is not None}
+
     def first(self) -> LedgerEntry | None:
-        """The state that the run began with, as long as it is kept: no newer one than the trusted is taken."""
+        """The state that the run began with, as long as it is kept."""
         return self._first
 
     def release_first(self) -> None:

@@ -13,7 +13,7 @@ Device = TypeVar("Device")
 SHARE = 0.05
 """Share of an accelerator's memory that all snapshots together may take there: people choose their batches so that the
 rest is nearly full, and a guard that makes a run fail for want of memory is worse than none. With Adam in float32 that
-is a model of 50 million parameters on 24 GB, and of 170 million on 80 GB."""
+is a model of 33 million parameters on 24 GB, and of 110 million on 80 GB."""
 
 ASSUMED = 8 * 2**30
 """Bytes of an accelerator that does not tell its size."""

@@ -290,6 +290,8 @@ class GuardSession:
         if self.check_parameters():
             self.backend.memory = self.monitor.config.snapshot_memory
             self.backend.capture(self.monitor.snapshot_slot(), self.epoch)
+            for slot in self.backend.slots.keys() - self.monitor.ledger.slots():
+                del self.backend.slots[slot]
 
     def _non_finite_parameters(self) -> tuple[str, ...]:
         norms = self.backend.parameter_norms()

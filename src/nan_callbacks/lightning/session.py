@@ -381,6 +381,7 @@ class GuardSession:
             self.snapshots.capture_step_start()
         if self.monitor.snapshot_is_due() and self.check_parameters():
             self.snapshots.capture(self.monitor.snapshot_slot(), self.window.rng)
+            self.snapshots.keep(self.monitor.ledger.slots())
             self.window.state.look()
 
     def _parameters(self) -> tuple[list[str], list[Tensor]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -86,6 +87,15 @@ class Snapshots:
             for snapshot in self._slots.values():
                 snapshot.settle()
         self._epochs[slot] = self._trainer.current_epoch
+
+    def keep(self, slots: Collection[int]) -> None:
+        """Let go of the others.
+
+        Args:
+            slots: The ledger's.
+        """
+        for slot in [slot for slot in self._slots if slot not in (*slots, STEP_START)]:
+            del self._slots[slot], self._epochs[slot]
 
     def restore(self, slot: int, *, streams: bool = True) -> None:
         """Put a slot's state back.
