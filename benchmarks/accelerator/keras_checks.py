@@ -28,7 +28,7 @@ def data(*, bad: bool = False, value: float = float("nan")) -> tuple[np.ndarray,
     return np.concatenate([x[:cut], spoiled, x[cut:]]), np.concatenate([y[:cut], y[:ROWS], y[cut:]])
 
 
-def model(*, logarithm: bool = False) -> Any:
+def model(*, logarithm: bool = False, rate: float = 0.003) -> Any:
     keras.utils.clear_session()
     keras.utils.set_random_seed(0)
     inputs = layers.Input((16,))
@@ -37,7 +37,7 @@ def model(*, logarithm: bool = False) -> Any:
         hidden = layers.Concatenate()([hidden, TakesLogarithm()(inputs)])
     made = keras.Model(inputs, layers.Dense(4)(hidden))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    made.compile(keras.optimizers.AdamW(0.003), loss, metrics=["accuracy"])
+    made.compile(keras.optimizers.AdamW(rate), loss, metrics=["accuracy"])
     return made
 
 
@@ -74,6 +74,7 @@ def checks(device: str) -> Iterator[Check]:
         bad = train(model(), *data(bad=True, value=value), guard)
         told = f"{farthest(watched, bad):g}, {guard.summary['codes']}"
         yield f"as if never drawn ({value:g})", farthest(watched, bad) == 0.0 and bool(guard.incidents), told
+    yield memory_of_the_host()
     guard = NaNGuard(verbose=False, strict=True)
     train(model(logarithm=True), *data(bad=True, value=0.0), guard)
     diagnosis = next((each.diagnosis for each in guard.incidents if each.diagnosis), None)
@@ -81,3 +82,14 @@ def checks(device: str) -> Iterator[Check]:
     line = diagnosis.origin.source if diagnosis and diagnosis.origin else None
     told = f"{cause.code} {cause.confidence.value}, {line.describe() if line else 'no line'}" if cause else "no cause"
     yield "the cause of a NaN", cause is not None and cause.code == "NAN111" and "ops.log" in told, told
+
+
+def memory_of_the_host() -> Check:
+    """A rollback from the host's memory goes where one from the device's does."""
+    ends, rollbacks = [], []
+    for memory in ("device", "host"):
+        guard = NaNGuard(verbose=False, strict=True, diagnose="never", snapshot_memory=memory)
+        ends.append(train(model(rate=30.0), *data(), guard))
+        rollbacks.append(guard.summary["rollbacks"])
+    told = f"{farthest(*ends):g}, {rollbacks} rollbacks"
+    return "snapshots in the host's memory", farthest(*ends) == 0.0 and rollbacks[0] == rollbacks[1] > 0, told

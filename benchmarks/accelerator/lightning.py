@@ -31,6 +31,7 @@ def checks(device: str) -> Iterator[Check]:
         for optimizer in OPTIMIZERS:
             yield from same_bits(optimizer, precision, device)
     yield too_high_a_rate(device)
+    yield memory_of_the_host(device)
     yield the_cause(device)
 
 
@@ -58,6 +59,18 @@ def too_high_a_rate(device: str) -> Check:
     finite = all(bool(value.isfinite().all()) for value in state.values() if value.is_floating_point())
     cuts, rollbacks = watching.summary["lr_cuts"], watching.summary["rollbacks"]
     return "a rate far too high", finite and cuts > 0, f"{rollbacks} rollbacks, {cuts} cuts, finite: {finite}"
+
+
+def memory_of_the_host(device: str) -> Check:
+    """A rollback from the host's memory goes where one from the device's does; what was proved on the way as well."""
+    ends, told = [], []
+    for memory in ("device", "host"):
+        OPTIMIZERS["SGD, far too fast"] = lambda p: torch.optim.SGD(p, lr=50.0, momentum=0.9)
+        watching = guard(snapshot_memory=memory, snapshot_every_n_steps=20, probation_steps=20)
+        ends.append(train(fresh(Small, "SGD, far too fast"), batches(400), device=device, guard=watching))
+        told.append(f"{watching.summary['rollbacks']} rollbacks, scale {watching.summary['lr_scale']:g}")
+    differs = difference(*ends)
+    return "snapshots in the host's memory", not differs and told[0] == told[1], differs or told[1]
 
 
 def the_cause(device: str) -> Check:

@@ -18,7 +18,7 @@ import sys
 from benchmarks.overhead.keras.machine import BACKENDS, choose
 
 MODELS = ("mlp", "cnn", "transformer")
-WELL_KNOWN = ("resnet", "classifier")
+WELL_KNOWN = ("resnet", "classifier", "bert")
 """Of Keras alone; named with ``--models``."""
 
 

@@ -20,7 +20,7 @@ from nan_callbacks.demo.faults import FAULTS
 from nan_callbacks.demo.frameworks import FRAMEWORKS, KERAS, choose
 from nan_callbacks.demo.run import run_demo
 from nan_callbacks.diagnosis.catalogue import catalogue
-from nan_callbacks.diagnosis.catalogue.explanation import explanation
+from nan_callbacks.diagnosis.catalogue.explanation import explanation, overview
 from nan_callbacks.diagnosis.known_issues import installed_versions, issues_of_versions
 from nan_callbacks.errors import NaNCallbacksError
 
@@ -121,12 +121,15 @@ def _add_events(commands: Any) -> None:
 
 
 def _add_explain(commands: Any) -> None:
-    explain = commands.add_parser("explain", help="say what a code means and what to do about it")
-    explain.add_argument("code", help="for example NAN111")
+    explain = commands.add_parser("explain", help="say what a code means and what to do about it; list all codes")
+    explain.add_argument("code", nargs="?", help="for example NAN111 (default: a list of all codes)")
     explain.set_defaults(run=_explain)
 
 
 def _explain(options: argparse.Namespace) -> int:
+    if options.code is None:
+        print(overview())
+        return 0
     known = catalogue().get(options.code.upper())
     if known is None:
         raise NaNCallbacksError(f"there is no code {options.code!r}; the codes are {', '.join(catalogue())}.")

@@ -37,3 +37,11 @@ def test_an_unknown_code_is_answered_with_the_known_ones(capsys: pytest.CaptureF
     assert printed.out == ""
     assert "NAN999" in printed.err
     assert all(code in printed.err for code in catalogue())
+
+
+def test_without_a_code_all_of_them_are_listed(capsys):
+    assert main(["explain"]) == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(catalogue())
+    assert "NAN111   logarithm of zero (cause)" in lines

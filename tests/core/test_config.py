@@ -16,6 +16,7 @@ WORDS = {
     "on_non_finite": ("observe", "skip_step", "stop"),
     "on_spike": ("observe", "skip_step", "stop"),
     "on_divergence": ("observe", "rollback", "stop"),
+    "snapshot_memory": ("auto", "device", "host"),
     "on_give_up": ("stop", "raise"),
 }
 SMALLEST = {

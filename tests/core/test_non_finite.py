@@ -99,6 +99,15 @@ def test_non_finite_parameters_roll_back_at_once():
     assert "an update of Adam made them from finite gradients" in decision.findings[0].detail
 
 
+def test_parameters_that_came_broken_are_not_blamed_on_the_optimizer():
+    run = SimulatedRun()
+
+    run.attempt(non_finite_parameters=1, non_finite_names=("head.weight",), grad_norm=math.nan, optimizer_name="Adam")
+
+    assert "they came so into this fit" in run.events[0]["message"]
+    assert "Adam" not in run.events[0]["message"]
+
+
 def test_frozen_parameters_are_not_blamed_on_the_optimizer():
     run = SimulatedRun()
     run.healthy(160)

@@ -182,7 +182,7 @@ def test_a_guard_skips_for_ever():
     actions = run.actions(200, grad_norm=math.nan)
 
     assert Action.STOP in actions[:20]
-    assert run.events[-1]["event"] == "incident"
+    assert run.events[-1]["event"] == "stop"
     assert [event["event"] for event in run.events].count("stop") == 1
 
 

@@ -6,6 +6,7 @@ import pytest
 
 import nan_callbacks
 from nan_callbacks.diagnosis.catalogue import FAMILIES, catalogue, entry
+from nan_callbacks.diagnosis.catalogue.page import page
 from nan_callbacks.diagnosis.operations import SYNONYMS, neutral_name
 
 ROOMS = ("core", "diagnosis", "checkup")
@@ -132,3 +133,20 @@ def resolves(name: str) -> bool:
             found = getattr(found, part)
         return True
     return False
+
+
+def test_the_page_of_the_documentation_is_that_of_the_catalogue():
+    written = Path(__file__).parents[2] / "docs" / "codes.md"
+
+    assert written.read_text(encoding="utf-8") == page() + "\n", (
+        "write it anew: python -m nan_callbacks.diagnosis.catalogue.page > docs/codes.md"
+    )
+
+
+def test_every_link_of_the_page_leads_to_a_heading():
+    text = page()
+    headings = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    anchors = {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+    assert len(anchors) == len(catalogue())
+    assert set(re.findall(r"\(#([^)]*)\)", text)) == anchors

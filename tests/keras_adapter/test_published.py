@@ -42,18 +42,21 @@ def test_batches_show_values_every_n_steps(first):
     assert set(history) == KEYS | {"loss", "mae"}
 
 
-def test_the_values_of_epochs_are_the_same_with_and_without_values_in_batches():
-    plain = train(compiled(), data(), guard(), epochs=2)
-    shown = train(compiled(), data(), guard(log_every_n_steps=1), epochs=2)
+def test_the_history_of_a_fit_with_incidents_is_the_same_whether_or_not_values_were_asked_for():
+    plain = train(compiled(), with_fault(data(), [2]), guard(), epochs=2)
+    shown = train(compiled(), with_fault(data(), [2]), guard(log_every_n_steps=1), epochs=2)
 
+    assert ours(plain) == KEYS
     assert shown == plain
 
 
-def test_batches_show_nothing_unless_asked_to():
+@pytest.mark.parametrize("first", [True, False], ids=["guard first", "guard last"])
+def test_nothing_is_shown_that_nobody_asked_for(first):
     recorder = Recorder()
-    train(compiled(), data(), recorder, guard())
+    history = train(compiled(), data(), *[guard(), recorder][:: 1 if first else -1], epochs=2)
 
-    assert not any(ours(logs) for logs in recorder.batches)
+    assert not any(ours(logs) for logs in [*recorder.batches, *recorder.epochs])
+    assert set(history) == {"loss", "mae"}
 
 
 def columns(path, *callbacks):
@@ -63,24 +66,19 @@ def columns(path, *callbacks):
     return {name: [row[index] for row in rows] for index, name in enumerate(header)}
 
 
-def test_a_log_file_after_us_has_a_column_for_each_value(tmp_path):
-    found = columns(tmp_path / "log.csv", guard(), None)
-
-    assert set(found) >= KEYS
-    assert [float(value) for value in found["nan_callbacks/incidents"]] == [1, 2]
-
-
-def test_a_log_file_before_us_is_as_without_us_unless_values_are_asked_for(tmp_path):
-    silent = columns(tmp_path / "silent.csv", None, guard())
-    asked = columns(tmp_path / "asked.csv", None, guard(log_every_n_steps=5))
+@pytest.mark.parametrize("first", [True, False], ids=["guard first", "guard last"])
+def test_a_log_file_has_a_column_for_each_value_if_they_are_asked_for(tmp_path, first):
+    silent = columns(tmp_path / "silent.csv", *[guard(), None][:: 1 if first else -1])
+    asked = columns(tmp_path / "asked.csv", *[guard(log_every_n_steps=5), None][:: 1 if first else -1])
 
     assert not ours(silent)
+    assert set(asked) >= KEYS
     assert [float(value) for value in asked["nan_callbacks/incidents"]] == [1, 2]
 
 
 def test_early_stopping_can_monitor_a_value():
     stop = keras.callbacks.EarlyStopping("nan_callbacks/skipped_steps", mode="min", patience=1)
-    history = train(compiled(), with_fault(data(), [2]), guard(), stop, epochs=6)
+    history = train(compiled(), with_fault(data(), [2]), guard(log_every_n_steps=5), stop, epochs=6)
 
     assert len(history["loss"]) == 2
 

@@ -68,6 +68,28 @@ def test_training_goes_on_from_a_rollback_as_from_the_state_it_went_to():
     assert same(state(model), state(reference))
 
 
+def test_the_memory_of_the_host_holds_what_a_rollback_needs(monkeypatch):
+    if BACKEND == "torch":  # what this device holds passes for an accelerator's
+        monkeypatch.setattr("nan_callbacks.torch.snapshot_home.ON_HOST", ())
+    else:
+        monkeypatch.setattr(f"nan_callbacks.keras.backend_{BACKEND}.bytes_on_accelerators", lambda held: {"gpu": 1})
+    on_host, ends = [], []
+
+    def note(callback):
+        snapshot = callback._session.backend.slots[0]
+        on_host.append(isinstance(keras.tree.flatten(snapshot.values)[0], np.ndarray))
+
+    for memory in ("device", "host"):
+        model, callback = compiled(), guard(snapshot_memory=memory)
+        spy = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs, guarded=callback: note(guarded))
+        train(model, with_targets(data(30), [20, 21, 22], 1e30), callback, spy)
+        assert callback.summary["rollbacks"] == 1
+        ends.append(state(model))
+
+    assert same(*ends)
+    assert on_host == [False, BACKEND != "torch"]  # a tensor of torch on the host is a tensor all the same
+
+
 @pytest.mark.parametrize("jit", [False, True] if BACKEND == "jax" else [False])
 def test_weights_broken_by_the_optimizer_are_taken_back(jit):
     model = compiled(optimizer=lambda: Breaker(0.01), jit_compile=jit)

@@ -34,6 +34,7 @@ DIFFERENT: dict[str, Any] = {
     "lr_recovery_steps": 77,
     "snapshot_every_n_steps": 11,
     "probation_steps": 12,
+    "snapshot_memory": "host",
     "on_give_up": "raise",
 }
 

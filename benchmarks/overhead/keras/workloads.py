@@ -1,4 +1,4 @@
-"""The trainings whose steps are timed: small ones, where every microsecond shows, and two that are well known."""
+"""The trainings whose steps are timed: small ones, where every microsecond shows, and some that are well known."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ TOKENS = 1024
 CONTEXT = 64
 WIDTH = 128
 WORDS, REVIEW = 20_000, 200
+PIECES, PASSAGE = 30_522, 128
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
@@ -83,24 +84,37 @@ def _convolved(hidden: Any, filters: int, stride: int = 1) -> Any:
 
 
 class _WordsAndPlaces(layers.Layer):
-    def __init__(self) -> None:
+    def __init__(self, words: int, length: int, width: int) -> None:
         super().__init__()
-        self.words, self.places = layers.Embedding(WORDS, 32), layers.Embedding(REVIEW, 32)
+        self.words, self.places = layers.Embedding(words, width), layers.Embedding(length, width)
 
     def call(self, text: Any) -> Any:
-        return self.words(text) + self.places(keras.ops.arange(REVIEW))
+        return self.words(text) + self.places(keras.ops.arange(text.shape[1]))
 
 
 def classifier() -> keras.Model:
     """The transformer of Keras' own example of text classification (keras.io/examples/nlp, 2020): one small block."""
     text = layers.Input((REVIEW,), dtype="int32")
-    hidden = _WordsAndPlaces()(text)
+    hidden = _WordsAndPlaces(WORDS, REVIEW, 32)(text)
     attended = layers.Dropout(0.1)(layers.MultiHeadAttention(2, 32)(hidden, hidden))
     hidden = layers.LayerNormalization(epsilon=1e-6)(hidden + attended)
     wide = layers.Dropout(0.1)(layers.Dense(32)(layers.Dense(32, activation="relu")(hidden)))
     hidden = layers.LayerNormalization(epsilon=1e-6)(hidden + wide)
     pooled = layers.Dropout(0.1)(layers.GlobalAveragePooling1D()(hidden))
     return keras.Model(text, layers.Dense(2)(layers.Dropout(0.1)(layers.Dense(20, activation="relu")(pooled))))
+
+
+def tiny_bert() -> keras.Model:
+    """BERT-Tiny (Turc et al., Well-Read Students Learn Better, 2019) being tuned: two post-norm blocks, a class."""
+    text = layers.Input((PASSAGE,), dtype="int32")
+    hidden = layers.Dropout(0.1)(layers.LayerNormalization(epsilon=1e-12)(_WordsAndPlaces(PIECES, 512, WIDTH)(text)))
+    for _ in range(2):
+        attended = layers.Dropout(0.1)(layers.MultiHeadAttention(2, WIDTH // 2, dropout=0.1)(hidden, hidden))
+        hidden = layers.LayerNormalization(epsilon=1e-12)(hidden + attended)
+        wide = layers.Dropout(0.1)(layers.Dense(WIDTH)(layers.Dense(4 * WIDTH, activation="gelu")(hidden)))
+        hidden = layers.LayerNormalization(epsilon=1e-12)(hidden + wide)
+    pooled = layers.Dropout(0.1)(layers.Dense(WIDTH, activation="tanh")(hidden[:, 0]))
+    return keras.Model(text, layers.Dense(2)(pooled))
 
 
 def vectors(generator: np.random.Generator) -> Arrays:
@@ -119,6 +133,10 @@ def reviews(generator: np.random.Generator) -> Arrays:
     return generator.integers(WORDS, size=(32, REVIEW), dtype="int32"), generator.integers(2, size=32, dtype="int32")
 
 
+def passages(generator: np.random.Generator) -> Arrays:
+    return generator.integers(PIECES, size=(32, PASSAGE), dtype="int32"), generator.integers(2, size=32, dtype="int32")
+
+
 def texts(generator: np.random.Generator) -> Arrays:
     text = generator.integers(TOKENS, size=(16, CONTEXT + 1), dtype="int32")
     return text[:, :-1].copy(), text[:, 1:].copy()
@@ -130,5 +148,6 @@ WORKLOADS = (
     Workload("transformer", transformer, texts, rounds=24, target=0.01),
     Workload("resnet", residual, photographs, rounds=6, target=0.01),
     Workload("classifier", classifier, reviews, rounds=24, target=0.01),
+    Workload("bert", tiny_bert, passages, rounds=6, target=0.01),
 )
-"""All of them, the smallest first."""
+"""All of them: those of one's own, the smallest first, then the well-known ones."""

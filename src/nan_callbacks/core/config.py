@@ -12,6 +12,7 @@ from nan_callbacks.errors import ConfigurationError
 StepReaction = Literal["observe", "skip_step", "stop"]
 DivergenceReaction = Literal["observe", "rollback", "stop"]
 GiveUp = Literal["stop", "raise"]
+SnapshotMemory = Literal["auto", "device", "host"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,9 @@ class GuardConfig:
     """Steps between snapshots; 50 keeps their cost near 0.1 % of a step (benchmarks/overhead)."""
     probation_steps: int = 50
     """Clean steps that a snapshot must survive to count as known good."""
+    snapshot_memory: SnapshotMemory = "auto"
+    """Where snapshots are kept: ``device`` beside the weights, ``host`` in the host's memory, ``auto`` on the device as
+    long as they take little of its memory."""
     on_give_up: GiveUp = "stop"
     """``stop``: end the training in an orderly way. ``raise``: raise ``TrainingStoppedError``."""
 
@@ -59,6 +63,7 @@ class GuardConfig:
         _choice(self, "on_non_finite", ("observe", "skip_step", "stop"))
         _choice(self, "on_spike", ("observe", "skip_step", "stop"))
         _choice(self, "on_divergence", ("observe", "rollback", "stop"))
+        _choice(self, "snapshot_memory", ("auto", "device", "host"))
         _choice(self, "on_give_up", ("stop", "raise"))
         _whole(self, "window_size", 16, "A median needs a sample: 64 to 256 is usual.")
         _whole(self, "warmup_steps", 2, "10 to 100 is usual; longer means fewer false alarms early on.")

@@ -120,8 +120,8 @@ class Policy:
         proposed = max([finding.action for finding in findings]) if findings else Action.OBSERVE
         self._recent_drops.append(not seen.applied and bool(findings))
         self.suspected = ()
-        if self.gave_up:
-            return self._decision(Action.OBSERVE, findings, "")
+        if self.gave_up:  # and nothing passes any more, until the trainer has stopped: that is no further incident
+            return self._decision(Action.OBSERVE, [], "")
         if proposed is Action.STOP:
             broken = any(finding.code == "NAN103" for finding in findings)
             return self._give_up(findings, f"{findings[0].title}: configured to stop", restore=broken)

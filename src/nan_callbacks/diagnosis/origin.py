@@ -32,8 +32,8 @@ class OriginKind(enum.StrEnum):
     """The step raised an error (a label out of range, a negative scale of a distribution)."""
 
 
-WRITTEN_BY_HAND = ": no optimizer writes it, but the forward pass of an earlier step or other code"
-"""What is true of a buffer or a frozen parameter that was non-finite before the step."""
+WRITTEN_BY_HAND = "no optimizer writes it, but the forward pass of an earlier step or other code"
+"""The detail of a buffer or a frozen parameter that was non-finite before the step."""
 
 
 @dataclass(frozen=True, kw_only=True)

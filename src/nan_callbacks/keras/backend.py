@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 
+from nan_callbacks.core.config import SnapshotMemory
 from nan_callbacks.keras.model_parts import optimizers_of
 from nan_callbacks.keras.readings import Reading
 from nan_callbacks.keras.snapshot import Snapshot
@@ -28,6 +29,8 @@ class Backend(Protocol):
     """What :func:`anatomy_of` said of the model when the step was compiled; empty before, None if nothing ever is."""
     slots: dict[int, Snapshot]
     """The snapshots of the present fit."""
+    memory: SnapshotMemory
+    """Where the user wants them."""
 
     @property
     def runs_ahead(self) -> bool:

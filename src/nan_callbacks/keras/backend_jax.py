@@ -14,9 +14,12 @@ import keras
 import numpy as np
 from jax import numpy as jnp
 
+from nan_callbacks.core.config import SnapshotMemory
+from nan_callbacks.core.room import belong_on_host
 from nan_callbacks.keras import jax_measure as measuring
 from nan_callbacks.keras.backend import anatomy_of
 from nan_callbacks.keras.interception import Interception
+from nan_callbacks.keras.jax_memory import bytes_on_accelerators, memory_of
 from nan_callbacks.keras.jax_step import WatchedStep
 from nan_callbacks.keras.model_parts import (
     global_seed,
@@ -46,6 +49,7 @@ class GuardedStep:
         self.layouts: list[Layout] = []
         self.made_for: list[Any] = []
         self.slots: dict[int, Snapshot] = {}
+        self.memory: SnapshotMemory = "auto"
         self.sees_gradients = True
         self.deferring = has_stock_step(model)
         self.user_step = model.train_step
@@ -143,7 +147,12 @@ class GuardedStep:
     def capture(self, slot: int, epoch: int) -> None:
         """Copy the state into a slot."""
         groups, _ = self._state()
-        self.slots[slot] = Snapshot(epoch, [self._copy(group) for group in groups])
+        sizes = bytes_on_accelerators([value for group in groups for value in group])
+        if sizes and belong_on_host(self.memory, sizes, memory_of):
+            values = [[np.array(value) for value in group] for group in groups]
+        else:
+            values = [self._copy(group) for group in groups]
+        self.slots[slot] = Snapshot(epoch, values)
 
     def restore(self, slot: int, epoch: int, *, streams: bool) -> None:
         """Put a slot back."""
@@ -155,11 +164,16 @@ class GuardedStep:
             if index == METRICS and snapshot.epoch != epoch:
                 restored.append(present)
                 continue
-            # Copies: the next step donates these buffers.
-            values = self._copy(saved)
+            values = self._placed(saved, present)
             kept = [id(owner) in left for owner in owners]
             restored.append([now if keep else old for now, old, keep in zip(present, values, kept, strict=True)])
         self._set_state(restored, variables)
+
+    def _placed(self, saved: list[Any], present: list[Any]) -> list[Any]:
+        """Copies of saved values where the present ones are: the next step donates its buffers."""
+        if any(isinstance(value, np.ndarray) for value in saved):  # they were kept in the host's memory
+            return [jax.device_put(value, now.sharding) for value, now in zip(saved, present, strict=True)]
+        return self._copy(saved)
 
     def streams(self) -> Any:
         """Seed generators by ``id`` of their states."""

@@ -12,6 +12,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from nan_callbacks.core.config import SnapshotMemory
+from nan_callbacks.core.room import belong_on_host
 from nan_callbacks.keras import tensorflow_measure as measuring
 from nan_callbacks.keras.backend import anatomy_of
 from nan_callbacks.keras.building import build, is_idle
@@ -33,6 +35,7 @@ from nan_callbacks.keras.readings import COLUMNS, DRAWS, LR_SCALE, Layout, Readi
 from nan_callbacks.keras.replay_tensorflow import variables_kept
 from nan_callbacks.keras.snapshot import Snapshot, VariableGroups, variable_groups
 from nan_callbacks.keras.tensorflow_building import build_in_step
+from nan_callbacks.keras.tensorflow_memory import bytes_on_accelerators
 
 OWN_STREAMS = re.compile(r"Random|TruncatedNormal|ParameterizedTruncatedNormal|Multinomial|StatefulRandom")
 """Beginnings of the names of operations that draw from streams of their own; Keras' own layers use stateless ones."""
@@ -54,6 +57,7 @@ class GuardedStep:
         self.layouts: list[Layout] = []
         self.made_for: list[Any] = []
         self.slots: dict[int, Snapshot] = {}
+        self.memory: SnapshotMemory = "auto"
         self.groups: VariableGroups | None = None
         self.interception = Interception(model, self.optimizers, "apply")
         self.user_step = model.train_step
@@ -156,8 +160,13 @@ class GuardedStep:
 
     def capture(self, slot: int, epoch: int) -> None:
         """Copy the state into a slot."""
-        # One call for all of them; mirrored variables are read in the way that Keras reads them.
-        values = self._read_all() if self.replicas == 1 else self._values()
+        assert self.groups is not None
+        sizes = bytes_on_accelerators(self.groups.all)
+        if sizes and belong_on_host(self.memory, sizes, lambda _: None):  # TensorFlow tells no device's size
+            values = [tf.identity(variable.value).numpy() for variable in self.groups.all]
+        else:
+            # One call for all of them; mirrored variables are read in the way that Keras reads them.
+            values = self._read_all() if self.replicas == 1 else self._values()
         self.slots[slot] = Snapshot(epoch, list(values))
 
     def restore(self, slot: int, epoch: int, *, streams: bool) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from nan_callbacks.core import Limits
+from nan_callbacks.core.config import SnapshotMemory
 from nan_callbacks.keras.interception import Interception, LossMemory, scaled_rate
 from nan_callbacks.keras.model_parts import (
     leaf_optimizers,
@@ -27,6 +28,7 @@ from nan_callbacks.keras.torch_state import BufferCopies, KeptState, random_stre
 from nan_callbacks.torch.forward_state import ForwardState
 from nan_callbacks.torch.measure import measure, non_finite_tensors, parameter_norms
 from nan_callbacks.torch.snapshot import copy_pairs
+from nan_callbacks.torch.snapshot_home import SnapshotHome
 
 
 class GuardedStep:
@@ -44,6 +46,8 @@ class GuardedStep:
         self.optimizers = optimizers_of(model)
         self.made_for = None  # nothing is compiled: a new one costs nothing
         self.slots: dict[int, Snapshot] = {}
+        self.memory: SnapshotMemory = "auto"
+        self._home: SnapshotHome | None = None
         self.groups: VariableGroups | None = None
         self.kept = KeptState()
         self.buffers = ForwardState(tuple, parameters=False)
@@ -97,14 +101,18 @@ class GuardedStep:
         """Copy the state into a slot."""
         assert self.groups is not None
         live = [variable.value.detach() for variable in self.groups.all]
+        self._home = home = self._home or SnapshotHome(self.memory)
+        home.look(live)
         kept = self.slots.get(slot)
         if kept is None:
-            values = [tensor.clone() for tensor in live]
+            values = [home.copy_of(tensor) for tensor in live]
             self.slots[slot] = Snapshot(epoch, values, random_streams(), BufferCopies(self.model))
-            return
-        copy_pairs(list(zip(kept.values, live, strict=True)))
-        kept.epoch, kept.rng, kept.buffers = epoch, random_streams(), BufferCopies(self.model)
-        self.buffers.look()
+        else:
+            copy_pairs(list(zip(kept.values, live, strict=True)))
+            kept.epoch, kept.rng, kept.buffers = epoch, random_streams(), BufferCopies(self.model)
+            self.buffers.look()
+        for each in self.slots.values() if home.on_host else ():
+            each.values = home.settled(each.values)
 
     def restore(self, slot: int, epoch: int, *, streams: bool) -> None:
         """Put a slot back."""

@@ -31,7 +31,7 @@ from nan_callbacks.keras.readings import Reading
 from nan_callbacks.keras.session import GuardSession
 from nan_callbacks.keras.surroundings import Surroundings
 from nan_callbacks.keras.train_function import OwnedTrainFunction
-from nan_callbacks.keras.voice import published, say_loss_is_hidden, say_unguarded, speaker
+from nan_callbacks.keras.voice import EpochTotals, published, say_loss_is_hidden, say_unguarded, speaker
 
 
 class NaNGuard(GuardShell, keras.callbacks.Callback):
@@ -57,10 +57,12 @@ class NaNGuard(GuardShell, keras.callbacks.Callback):
         lr_recovery_steps: Clean steps over which the learning rate returns to its schedule; None: it stays reduced.
         snapshot_every_n_steps: Steps between in-memory snapshots.
         probation_steps: Clean steps that a snapshot must survive to count as known good.
+        snapshot_memory: Where snapshots are kept: ``device`` (beside the weights), ``host``, or ``auto``: on the device
+            while they take a twentieth of its memory at most.
         on_give_up: ``stop`` ends the training in an orderly way, ``raise`` raises ``TrainingStoppedError``.
         events_path: File to which every event is appended as one JSON line; None for no file.
         log_every_n_steps: Steps between values in the logs of batches; all callbacks then see them and those of epochs.
-            None: values in the logs of epochs only, for the ``History`` and the callbacks listed after this one.
+            None: logs are as without the guard; only the ``History`` of a fit with incidents has columns for them.
         checkpoint_snapshots: Whether snapshots travel in the folder of ``BackupAndRestore``, so that a resumed run can
             roll back beyond the resume: ``auto`` up to 256 MiB, ``always``, ``never``.
         diagnose: Which incidents are examined: ``on_incident`` those of a new kind, ``first`` only the first of a fit,
@@ -102,6 +104,7 @@ class NaNGuard(GuardShell, keras.callbacks.Callback):
         lr_recovery_steps: int | None = None,
         snapshot_every_n_steps: int = 50,
         probation_steps: int = 50,
+        snapshot_memory: Literal["auto", "device", "host"] = "auto",
         on_give_up: Literal["stop", "raise"] = "stop",
         events_path: str | os.PathLike[str] | None = None,
         log_every_n_steps: int | None = None,
@@ -126,6 +129,7 @@ class NaNGuard(GuardShell, keras.callbacks.Callback):
         self._prepared = False
         """Whether the backend has been compiled; that survives from fit to fit."""
         self._batches_ended = 0
+        self._totals = EpochTotals()
         self._rows: Any = None
 
     # -- what the user reads -------------------------------------------------------------------------------------
@@ -161,7 +165,7 @@ class NaNGuard(GuardShell, keras.callbacks.Callback):
         self._health = HealthMonitor(self.health_every_n_steps, self.ignore)
         self._journal = Journal(self.events_path, speaker(self.params, verbose=self.verbose))
         self._desk = Desk(self.diagnoses, self._journal, strict=self.strict)
-        self._last_step = None
+        self._last_step, self._totals = None, EpochTotals()
         self._install()
         if self._surroundings is not None:
             self._surroundings.watch_data()
@@ -193,16 +197,20 @@ class NaNGuard(GuardShell, keras.callbacks.Callback):
 
     @fails_open
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Show the totals to the callbacks after us, the ``History`` among them."""
+        """Show the totals to the callbacks after us, the ``History`` among them, if somebody asked for them."""
         if not self._sees_callbacks:
             self._before_save()
-        if logs is not None:
-            logs.update(self._values())
+        values = self._values()
+        self._totals.note(values)
+        if logs is not None and self.log_every_n_steps is not None:
+            logs.update(values)
 
     @fails_open
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Give everything back."""
         self._before_save()
+        if self.log_every_n_steps is None and self.summary["incidents"]:
+            self._totals.add_to(self._model.history.history)
         self._end()
 
     def step_aside(self) -> None:
@@ -300,10 +308,8 @@ class NaNGuard(GuardShell, keras.callbacks.Callback):
 
     @fails_open
     def _batch_values(self, every: int) -> dict[str, float]:
-        if self._session is None:
-            return {}
         self._batches_ended += 1
-        if self._batches_ended % every:
+        if self._session is None or self._batches_ended % every:
             return {}
         self.catch_up()
         return self._values()
@@ -352,13 +358,7 @@ class NaNGuard(GuardShell, keras.callbacks.Callback):
         if session is None:
             return None
         kept = saved_snapshots.save(folder, self._model, session.backend, self.checkpoint_snapshots)
-        parts: dict[str, Any] = {
-            "monitor": self._monitor,
-            "journal": self._journal,
-            "desk": self._desk,
-            "health": self._health,
-            "history": session.history,
-        }
+        parts = {"monitor": self._monitor, **self._parts(session)}
         return {**{name: part.state_dict() for name, part in parts.items()}, "snapshots": kept}
 
     def _load_resumed(self, session: GuardSession) -> None:
@@ -368,10 +368,12 @@ class NaNGuard(GuardShell, keras.callbacks.Callback):
         folder, state = loaded
         kept = state["snapshots"] and saved_snapshots.load(folder, session.backend, session.epoch)
         self._monitor.load_state_dict(state["monitor"], snapshots_kept=kept)
-        self._journal.load_state_dict(state["journal"])
-        for name, owner in (("desk", self._desk), ("health", self._health), ("history", session.history)):
+        for name, part in self._parts(session).items():
             if name in state:  # absent from backups of earlier versions
-                owner.load_state_dict(state[name])
+                part.load_state_dict(state[name])
+
+    def _parts(self, session: GuardSession) -> dict[str, Any]:
+        return {"journal": self._journal, "desk": self._desk, "health": self._health, "history": session.history}
 
     def _end(self) -> None:
         if self._session is not None:

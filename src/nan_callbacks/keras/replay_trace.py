@@ -198,7 +198,7 @@ class Trace:
                 module_type=given.place.kind,
                 module_is_custom=given.place.is_custom,
                 is_trained=given.is_trained,
-                detail="" if given.is_trained or node.legal else f"It was non-finite before the step{WRITTEN_BY_HAND}.",
+                detail="" if given.is_trained or node.legal else WRITTEN_BY_HAND,
                 result=TensorSummary.of(given.value, name=given.name, dtype=given.dtype),
                 rows=bad_rows(given.value, self._rows) if node.kind is OriginKind.BATCH else None,
             )

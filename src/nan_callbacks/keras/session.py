@@ -283,6 +283,7 @@ class GuardSession:
 
     def _take_snapshot(self) -> None:
         if self.check_parameters():
+            self.backend.memory = self.monitor.config.snapshot_memory
             self.backend.capture(self.monitor.snapshot_slot(), self.epoch)
 
     def _non_finite_parameters(self) -> tuple[str, ...]:

@@ -44,6 +44,27 @@ def published(summary: dict[str, Any], grad_norm: float | None) -> dict[str, flo
     return values
 
 
+class EpochTotals:
+    """The values of each epoch, for the history of a fit in which something happened."""
+
+    def __init__(self) -> None:
+        self._epochs: list[dict[str, float]] = []
+
+    def note(self, values: dict[str, float]) -> None:
+        """One more epoch is over."""
+        self._epochs.append(values)
+
+    def add_to(self, history: dict[str, list[Any]]) -> None:
+        """Make columns of them, as long as the others; none if the history is of other epochs.
+
+        Args:
+            history: Of a ``History``.
+        """
+        names = {name for values in self._epochs for name in values} - history.keys()
+        if all(len(column) == len(self._epochs) for column in history.values()):
+            history.update({name: [values.get(name, 0.0) for values in self._epochs] for name in sorted(names)})
+
+
 def say_unguarded(model: Any) -> None:
     """Say that there is nothing to guard, and why."""
     why = "this training step calls no optimizer that can be seen from outside"

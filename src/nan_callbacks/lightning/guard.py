@@ -59,6 +59,8 @@ class NaNGuard(GuardShell, *CALLBACK_BASES):  # type: ignore[misc]
         lr_recovery_steps: Clean steps over which the learning rate returns to its schedule; None: it stays reduced.
         snapshot_every_n_steps: Steps between in-memory snapshots.
         probation_steps: Clean steps that a snapshot must survive to count as known good.
+        snapshot_memory: Where snapshots are kept: ``device`` (beside the weights), ``host``, or ``auto``: on the device
+            while they take a twentieth of its memory at most.
         on_give_up: ``stop`` ends the training in an orderly way, ``raise`` raises ``TrainingStoppedError``.
         events_path: File to which every event is appended as one JSON line; None for no file.
         log_every_n_steps: Steps between values sent to the loggers; None: as the trainer does.
@@ -105,6 +107,7 @@ class NaNGuard(GuardShell, *CALLBACK_BASES):  # type: ignore[misc]
         lr_recovery_steps: int | None = None,
         snapshot_every_n_steps: int = 50,
         probation_steps: int = 50,
+        snapshot_memory: Literal["auto", "device", "host"] = "auto",
         on_give_up: Literal["stop", "raise"] = "stop",
         events_path: str | os.PathLike[str] | None = None,
         log_every_n_steps: int | None = None,

@@ -61,7 +61,8 @@ class GuardSession:
         schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
         self.learning_rate = LearningRateControl(list(trainer.optimizers), schedulers)
         self.window = Window(trainer, module)
-        self.snapshots = Snapshots(trainer, module, self.learning_rate, self.window.metrics)
+        memory = monitor.config.snapshot_memory
+        self.snapshots = Snapshots(trainer, module, self.learning_rate, self.window.metrics, memory)
         self.desk = desk
         self.history = HistoryRecorder()
         most = MOST_BATCHES if desk is not None and desk.settings.diagnose != "never" else 1

@@ -6,11 +6,13 @@ from typing import Any
 
 import torch
 
+from nan_callbacks.core.config import SnapshotMemory
 from nan_callbacks.lightning.averaging import averaged_modules, forget_update
 from nan_callbacks.lightning.learning_rate import LearningRateControl
 from nan_callbacks.lightning.metrics import MetricMemory
 from nan_callbacks.torch.rng import RngState
 from nan_callbacks.torch.snapshot import Snapshot, TrainingState
+from nan_callbacks.torch.snapshot_home import SnapshotHome
 
 STEP_START = -1
 """Slot of the snapshot at the start of the present step, kept only for LBFGS."""
@@ -28,12 +30,19 @@ class Snapshots:
         module: Its module.
         learning_rate: The control of the learning rate; its record of scaled values belongs to the state.
         metrics: The logged metrics, put back by a rollback within the same epoch.
+        memory: Where the copies are kept.
     """
 
     def __init__(
-        self, trainer: Any, module: torch.nn.Module, learning_rate: LearningRateControl, metrics: MetricMemory
+        self,
+        trainer: Any,
+        module: torch.nn.Module,
+        learning_rate: LearningRateControl,
+        metrics: MetricMemory,
+        memory: SnapshotMemory = "auto",
     ) -> None:
         self._trainer = trainer
+        self._home = SnapshotHome(memory)
         self._state = TrainingState(
             modules={"model": module, **averaged_modules(trainer)},
             optimizers=list(trainer.optimizers),
@@ -71,8 +80,11 @@ class Snapshots:
             rng: Random streams to go back to, if not the present ones: those before the coming batch was fetched.
         """
         if slot not in self._slots:
-            self._slots[slot] = Snapshot(self._state)
+            self._slots[slot] = Snapshot(self._state, self._home)
         self._slots[slot].capture(rng)
+        if self._home.on_host:
+            for snapshot in self._slots.values():
+                snapshot.settle()
         self._epochs[slot] = self._trainer.current_epoch
 
     def restore(self, slot: int, *, streams: bool = True) -> None:
@@ -109,6 +121,6 @@ class Snapshots:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over slots saved by :meth:`state_dict`."""
         for slot, saved in state.items():
-            self._slots[int(slot)] = Snapshot(self._state)
+            self._slots[int(slot)] = Snapshot(self._state, self._home)
             self._slots[int(slot)].load_state_dict(saved["snapshot"])
             self._epochs[int(slot)] = int(saved["epoch"])

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 
 from nan_callbacks.torch.lab_state import parameters_of
-from nan_callbacks.torch.snapshot import clone_tree
+from nan_callbacks.torch.snapshot import clone_tree, original
 
 
 @torch.no_grad()
@@ -34,14 +34,14 @@ def begin_with_snapshot(
     for name, parameter in module.named_parameters():
         kept = tensors.get(f"parameter/model/{name}")
         if kept is not None and (parameter.requires_grad or not weights_alone):
-            parameter.data = kept.to(parameter.device).clone()
+            parameter.data = kept.to(parameter.device, copy=True)
     if weights_alone:
         return
     for path, owner in module.named_modules():
         for name in owner._buffers:
-            kept = tensors.get(f"buffer/model/{path}.{name}" if path else f"buffer/model/{name}")
-            if kept is not None:
-                owner._buffers[name] = kept.clone()
+            key = f"buffer/model/{path}.{name}" if path else f"buffer/model/{name}"
+            if key in tensors:
+                owner._buffers[name] = original(saved, key)
     for index, optimizer in enumerate(optimizers):
         _optimizer_of_snapshot(saved, index, optimizer)
 
@@ -57,16 +57,16 @@ def _optimizer_of_snapshot(saved: dict[str, Any], index: int, optimizer: Any) ->
         for p, parameter in enumerate(group["params"]):
             if f"{g}.{p}" in plain:
                 state[parameter].update(clone_tree(plain[f"{g}.{p}"]))
-    for key, tensor in saved["tensors"].items():
+    for key in saved["tensors"]:
         if not key.startswith(prefix):
             continue
         where, name = key[len(prefix) :].split("/", 1)
         if where.startswith("group"):
             if name != "lr":
-                optimizer.param_groups[int(where[5:])][name] = tensor.clone()
+                optimizer.param_groups[int(where[5:])][name] = original(saved, key)
         else:
             g, p = where.split(".")
-            state[optimizer.param_groups[int(g)]["params"][int(p)]][name] = tensor.clone()
+            state[optimizer.param_groups[int(g)]["params"][int(p)]][name] = original(saved, key)
     optimizer.state.clear()
     optimizer.state.update(state)
 

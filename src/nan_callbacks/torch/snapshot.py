@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from nan_callbacks.torch.rng import RngState
+from nan_callbacks.torch.snapshot_home import SnapshotHome
 
 
 @dataclass
@@ -34,11 +35,15 @@ class Snapshot:
 
     Args:
         state: What to copy. The objects must stay the same ones over the life of the snapshot.
+        home: Where the copies are kept.
     """
 
-    def __init__(self, state: TrainingState) -> None:
+    def __init__(self, state: TrainingState, home: SnapshotHome) -> None:
         self._state = state
+        self._home = home
         self._copies: dict[str, Tensor] = {}
+        self._devices: dict[str, torch.device] = {}
+        """Where the originals are."""
         self._plain: dict[str, Any] = {}
 
     @property
@@ -54,11 +59,13 @@ class Snapshot:
             rng: Random streams to go back to, if not the present ones.
         """
         live = dict(self._live_tensors())
+        self._home.look(live.values())
+        self._devices = {key: tensor.device for key, tensor in live.items()}
         pairs = []
         for key, tensor in live.items():
             kept = self._copies.get(key)
-            if kept is None or _layout(kept) != _layout(tensor):
-                self._copies[key] = tensor.detach().clone()
+            if kept is None or not _alike(kept, tensor) or kept.device != self._home.device_of(tensor):
+                self._copies[key] = self._home.copy_of(tensor)
             else:
                 pairs.append((kept, tensor.detach()))
         for key in self._copies.keys() - live.keys():
@@ -87,7 +94,7 @@ class Snapshot:
         pairs = []
         for key, kept in self._copies.items():
             tensor = live.get(key)
-            if tensor is not None and _layout(tensor) == _layout(kept):
+            if tensor is not None and _alike(tensor, kept):
                 pairs.append((tensor.detach(), kept))
             else:
                 self._put(key, kept)
@@ -105,18 +112,26 @@ class Snapshot:
         if rng:
             self._plain["rng"].restore()
 
+    def settle(self) -> None:
+        """Bring copies that were made before to where they belong now."""
+        settled = self._home.settled(list(self._copies.values()))
+        self._copies = dict(zip(self._copies, settled, strict=True))
+
     def state_dict(self) -> dict[str, Any]:
-        """Plain containers and tensors (shared with the snapshot), for a checkpoint."""
+        """Plain containers and tensors (shared with the snapshot), for a checkpoint; :func:`original` copies them."""
         return {
             "tensors": dict(self._copies),
+            "devices": {key: str(device) for key, device in self._devices.items()},
             "plain": {**self._plain, "rng": self._plain["rng"].state_dict()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a state made by :meth:`state_dict`; tensors move to where the live ones are."""
-        live = dict(self._live_tensors())
+        """Take over a state made by :meth:`state_dict`; tensors move to where copies of the live ones belong."""
+        live, saved = dict(self._live_tensors()), state["tensors"]
+        self._home.look(live.values())
+        self._devices = {key: live.get(key, tensor).device for key, tensor in saved.items()}
         self._copies = {
-            key: tensor.to(live[key].device) if key in live else tensor for key, tensor in state["tensors"].items()
+            key: tensor.to(self._home.device_of(live[key])) if key in live else tensor for key, tensor in saved.items()
         }
         self._plain = {**state["plain"], "rng": RngState.from_state_dict(state["plain"]["rng"])}
 
@@ -134,22 +149,23 @@ class Snapshot:
                         yield f"optimizer/{index}/{where}/{key}", value
 
     def _put(self, key: str, kept: Tensor) -> None:
-        """Restore a tensor whose live counterpart is gone or has another layout."""
+        """Restore a tensor whose live counterpart is gone or has another shape or dtype."""
+        kept = kept.to(self._devices.get(key, kept.device), copy=True)
         kind, rest = key.split("/", 1)
         if kind == "optimizer":
             index, where, name = rest.split("/", 2)
             optimizer = self._state.optimizers[int(index)]
             entry = dict(_optimizer_entries(optimizer, create=True)).get(where)
             if entry is not None:
-                entry[name] = kept.clone()
+                entry[name] = kept
             return
         label, name = rest.split("/", 1)
         owner_name, _, attribute = name.rpartition(".")
         owner = self._state.modules[label].get_submodule(owner_name)
         if kind == "buffer":
-            owner._buffers[attribute] = kept.clone()
+            owner._buffers[attribute] = kept
         else:
-            getattr(owner, attribute).data = kept.clone()
+            getattr(owner, attribute).data = kept
 
     def _restore_plain_optimizer(self, index: int, optimizer: Optimizer) -> None:
         for group, saved in zip(optimizer.param_groups, self._plain["groups"][index], strict=False):
@@ -164,6 +180,17 @@ class Snapshot:
             for key in [key for key in entry if key not in saved and key not in kept]:
                 del entry[key]
             entry.update(clone_tree(saved))
+
+
+def original(saved: dict[str, Any], key: str) -> Tensor:
+    """A copy of one of a snapshot's tensors, on the device that the original was on.
+
+    Args:
+        saved: The snapshot's ``state_dict()``.
+        key: Of the tensor.
+    """
+    kept: Tensor = saved["tensors"][key]
+    return kept.to(saved["devices"].get(key, kept.device), copy=True)
 
 
 def restore_scaler(scaler: Any, state: dict[str, Any]) -> None:
@@ -218,22 +245,26 @@ def _without_tensors(entry: dict[str, Any], skip: tuple[str, ...]) -> dict[str, 
     return {key: clone_tree(value) for key, value in entry.items() if key not in skip and not isinstance(value, Tensor)}
 
 
-def _layout(tensor: Tensor) -> tuple[Any, ...]:
-    return tensor.shape, tensor.dtype, tensor.device
+def _alike(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and one.dtype == other.dtype
 
 
 @torch.no_grad()
 def copy_pairs(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
     """Copy the second into the first of each pair, in as few kernels as possible."""
     for targets, sources in grouped(pairs):
-        torch._foreach_copy_(targets, sources)
+        if targets[0].device == sources[0].device:
+            torch._foreach_copy_(targets, sources)
+        else:
+            for target, source in zip(targets, sources, strict=True):
+                target.copy_(source)
 
 
 def grouped(pairs: Iterable[tuple[Tensor, Tensor]]) -> list[tuple[list[Tensor], list[Tensor]]]:
-    """Targets and sources by device and dtype, as the fused copy wants them."""
-    groups: dict[tuple[torch.device, torch.dtype], tuple[list[Tensor], list[Tensor]]] = {}
+    """Targets and sources by devices and dtype, as the fused copy wants them."""
+    groups: dict[tuple[Any, ...], tuple[list[Tensor], list[Tensor]]] = {}
     for target, source in pairs:
-        lists = groups.setdefault((target.device, target.dtype), ([], []))
+        lists = groups.setdefault((target.device, source.device, target.dtype), ([], []))
         lists[0].append(target)
         lists[1].append(source)
     return list(groups.values())

@@ -37,6 +37,8 @@ class NonFiniteDetector:
         self.action = action
         self._recent: deque[bool] = deque(maxlen=RECENT_STEPS)
         self._reported_standing = False
+        self._began = False
+        """Whether a step has been seen before."""
 
     @property
     def persistent(self) -> bool:
@@ -47,6 +49,7 @@ class NonFiniteDetector:
     def update(self, observation: StepObservation) -> list[Finding]:
         """Name what is non-finite in this step."""
         finding = self._judge(observation)
+        self._began = True
         if observation.loss is not None and observation.grad_norm_is_finite:
             self._recent.append(not observation.loss_is_finite)
             if not any(self._recent):
@@ -64,12 +67,13 @@ class NonFiniteDetector:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain state."""
-        return {"recent": list(self._recent), "reported_standing": self._reported_standing}
+        return {"recent": list(self._recent), "reported_standing": self._reported_standing, "began": self._began}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state made by :meth:`state_dict`."""
         self._recent = deque((bool(flag) for flag in state["recent"]), maxlen=RECENT_STEPS)
         self._reported_standing = bool(state["reported_standing"])
+        self._began = bool(state.get("began", True))  # absent from states of earlier versions
 
     def _judge(self, seen: StepObservation) -> Finding | None:
         if seen.non_finite_parameters:
@@ -80,7 +84,7 @@ class NonFiniteDetector:
                 "parameters",
                 Action.ROLLBACK,
                 seen.loss,
-                f"{seen.non_finite_parameters} parameter(s) were non-finite before this step: {_who_wrote(seen)}",
+                f"{seen.non_finite_parameters} parameter(s) were non-finite before this step: {self._who_wrote(seen)}",
             )
         if seen.grad_norm is not None and not seen.grad_norm_is_finite:
             if seen.left_to_scaler:
@@ -130,8 +134,9 @@ class NonFiniteDetector:
             detail=detail,
         )
 
-
-def _who_wrote(seen: StepObservation) -> str:
-    if not seen.optimizer_broke_parameters:
-        return "they are frozen, so that no optimizer but the code of an earlier step wrote them"
-    return f"an update of {seen.optimizer_name or 'the optimizer'} made them from finite gradients"
+    def _who_wrote(self, seen: StepObservation) -> str:
+        if not self._began:
+            return "they came so into this fit"
+        if not seen.optimizer_broke_parameters:
+            return "they are frozen, so that no optimizer but the code of an earlier step wrote them"
+        return f"an update of {seen.optimizer_name or 'the optimizer'} made them from finite gradients"

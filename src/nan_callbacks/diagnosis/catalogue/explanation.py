@@ -16,20 +16,31 @@ def explanation(known: Entry) -> str:
     Args:
         known: An entry.
     """
-    related = "Usual causes" if known.kind == "symptom" else "Easily confused with"
     names = [f"{code} {catalogue()[code].title}" for code in known.see_also]
-    sections = [
-        (None, [known.meaning, known.mechanism]),
-        (related, names),
-        ("What to do in PyTorch and Lightning", list(known.lightning)),
-        ("What to do in Keras", list(known.keras)),
-        ("References", list(known.references)),
-    ]
-    lines = [f"{known.code} · {known.title} ({known.kind})"]
-    for heading, items in sections:
-        lines += ["", f"{heading}:"] if heading else [""]
-        lines += [_item(item) if heading else textwrap.fill(item, WIDTH) for item in items]
+    lines = [f"{known.code} · {known.title} ({known.kind})", ""]
+    lines += [textwrap.fill(text, WIDTH) for text in (known.meaning, known.mechanism)]
+    for heading, items in [(related(known), names), *sections(known)]:
+        lines += ["", f"{heading}:", *map(_item, items)]
     return "\n".join(lines)
+
+
+def overview() -> str:
+    """All codes with their titles, one a line."""
+    return "\n".join(f"{each.code:<8} {each.title} ({each.kind})" for each in catalogue().values())
+
+
+def related(known: Entry) -> str:
+    """What the codes are to which an entry points."""
+    return "Usual causes" if known.kind == "symptom" else "Easily confused with"
+
+
+def sections(known: Entry) -> list[tuple[str, tuple[str, ...]]]:
+    """The lists of an entry, with their headings."""
+    return [
+        ("What to do in PyTorch and Lightning", known.lightning),
+        ("What to do in Keras", known.keras),
+        ("References", known.references),
+    ]
 
 
 def _item(text: str) -> str:

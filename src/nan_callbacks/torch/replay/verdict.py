@@ -71,8 +71,8 @@ class Verdict:
             return self._of_constant(event)
         is_parameter = label.source is Source.PARAMETER
         is_trained = is_parameter and bool(getattr(label.tensor, "requires_grad", False))
-        what = "buffer" if not is_parameter else "parameter" if is_trained else "frozen parameter"
-        writer = "" if is_trained else WRITTEN_BY_HAND
+        what = "frozen parameter" if is_parameter else "buffer"
+        masking = "it holds -Inf, as a mask may, but something that it masks was used"
         return Origin(
             kind=OriginKind.PARAMETERS,
             operation=label.name,
@@ -82,9 +82,7 @@ class Verdict:
             module_type=module_type(label.owner),
             module_is_custom=is_custom(label.owner),
             is_trained=is_trained,
-            detail=f"The {what} {label.name} was non-finite before the step{writer}."
-            if not event.is_intentional
-            else f"The {what} {label.name} holds -Inf, as a mask may, but something that it masks was used.",
+            detail=masking if event.is_intentional else "" if is_trained else f"a {what}: {WRITTEN_BY_HAND}",
         )
 
     def _rows_of_part(self, label: Label) -> tuple[int, ...] | None:
