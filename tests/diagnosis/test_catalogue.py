@@ -7,6 +7,7 @@ import pytest
 import nan_callbacks
 from nan_callbacks.diagnosis.catalogue import FAMILIES, catalogue, entry
 from nan_callbacks.diagnosis.catalogue.page import page
+from nan_callbacks.diagnosis.operations import SYNONYMS, neutral_name
 
 ROOMS = ("core", "diagnosis", "checkup")
 CODE = re.compile(r'"((?:NAN|GRAD|ACT|LOSS|DATA|OPT|ENV)[1-7]\d\d)"')
@@ -47,6 +48,25 @@ def test_entries_are_complete(code: str):
     assert known.references
     assert known.remedies("keras") == known.keras
     assert known.remedies() == (*known.lightning, *known.keras)
+
+
+@pytest.mark.parametrize("framework", ["lightning", "keras"])
+def test_an_operation_is_given_its_own_remedies(framework: str):
+    division = entry("NAN112")
+    (masked,) = division.remedies(framework, "softmax")
+    assert "attention row" in masked
+    assert masked not in division.remedies(framework, "divide")
+    assert "logsumexp" not in " ".join(entry("NAN110").remedies(framework, "power"))
+    assert division.remedies(framework, "unheard of") == division.remedies(framework)
+
+
+@pytest.mark.parametrize("code", list(catalogue()))
+def test_what_fits_an_operation_is_there(code: str):
+    known = entry(code)
+    for operation, chosen in known.fits.items():
+        assert operation in {neutral_name(operation), *SYNONYMS.values()}
+        assert 0 < len(set(chosen)) == len(chosen)
+        assert max(chosen) < min(len(known.lightning), len(known.keras))
 
 
 @pytest.mark.parametrize("code", list(catalogue()))

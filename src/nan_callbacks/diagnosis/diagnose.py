@@ -16,6 +16,7 @@ from nan_callbacks.diagnosis.hypotheses import Hypothesis, hypothesise
 from nan_callbacks.diagnosis.hypotheses.gradients import RECENT_NORMS
 from nan_callbacks.diagnosis.hypotheses.idle import is_idle
 from nan_callbacks.diagnosis.lab import Lab
+from nan_callbacks.diagnosis.origin import OriginKind
 from nan_callbacks.diagnosis.reproduction import Reproduction, is_unasked, reproduce, standstill
 from nan_callbacks.diagnosis.told_at_once import told_at_once
 
@@ -193,8 +194,13 @@ def _verdict(
         confidence=confidence,
         because=because,
         trials=trials,
-        remedies=known.remedies(evidence.framework),
+        remedies=known.remedies(evidence.framework, _failed_operation(evidence)),
     )
+
+
+def _failed_operation(evidence: Evidence) -> str:
+    origin = evidence.replay.origin if evidence.replay else None
+    return origin.operation if origin is not None and origin.kind is OriginKind.OPERATION else ""
 
 
 def _diagnosis(evidence: Evidence, bench: Bench | None, verdicts: tuple[Verdict, ...], note: str = "") -> Diagnosis:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
 
@@ -36,15 +37,22 @@ class Entry:
     """Remedies in the words of Keras, the best first."""
     references: tuple[str, ...]
     """Papers and official documentation."""
+    fits: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Neutral names of operations, and which of the remedies are for them; for others all are."""
 
-    def remedies(self, framework: str = "") -> tuple[str, ...]:
+    def remedies(self, framework: str = "", operation: str = "") -> tuple[str, ...]:
         """What to do.
 
         Args:
             framework: ``lightning``, ``torch`` (its own words) or ``keras``; otherwise both, one after the other.
+            operation: Neutral name of the operation that failed; empty: not known.
         """
-        own = {"lightning": self.lightning, "torch": self.lightning, "keras": self.keras}
-        return own.get(framework, (*self.lightning, *self.keras))
+        chosen = self.fits.get(operation)
+        lightning, keras = (
+            each if chosen is None else tuple(each[index] for index in chosen) for each in (self.lightning, self.keras)
+        )
+        own = {"lightning": lightning, "torch": lightning, "keras": keras}
+        return own.get(framework, (*lightning, *keras))
 
 
 @functools.cache
@@ -89,10 +97,11 @@ def known_codes(codes: Any) -> frozenset[str]:
 
 
 def _entry(code: str, fields: dict[str, Any]) -> Entry:
+    fits = {operation: tuple(chosen) for operation, chosen in fields.pop("fits", {}).items()}
     told: dict[str, Any] = {
         key: _text(value) if isinstance(value, str) else tuple(map(_text, value)) for key, value in fields.items()
     }
-    return Entry(code=code, **told)
+    return Entry(code=code, fits=fits, **told)
 
 
 def _text(value: str) -> str:

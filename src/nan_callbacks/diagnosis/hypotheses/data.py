@@ -127,9 +127,21 @@ def unscaled_data(evidence: Evidence, goal: Goal) -> Hypothesis | None:
         because.append(f"its features differ in scale by a factor of {number(part.feature_std_ratio)}")
     # Numbers on another scale miss an edge that a few rows hit exactly: that proves nothing about the others.
     score = 0.45 if _is_an_edge(evidence, goal) else 0.8
-    return Hypothesis(
-        code="DATA502", score=score, because=tuple(because), experiments=_scaled(evidence, goal, standardise=True)
-    )
+    together = _scaled_with_targets(evidence, goal)
+    if together:
+        because.append(f"the targets as well: {_moments(_far_targets(evidence)[1] or part)}")
+    experiments = (*_scaled(evidence, goal, standardise=True), *together)
+    return Hypothesis(code="DATA502", score=score, because=tuple(because), experiments=experiments)
+
+
+def _scaled_with_targets(evidence: Evidence, goal: Goal) -> tuple[Experiment, ...]:
+    """Inputs and targets on unit scale, where neither alone may be enough; the targets alone must not be."""
+    scale, part = _far_targets(evidence)
+    if part is None or scale < FAR_FROM_UNIT or goal.kind is Kind.STALL:
+        return ()
+    alone = fresh_run(run_steps(evidence), target_scale=1.0 / scale)
+    both = trained(fresh_run(run_steps(evidence)), standardise=True, target_scale=1.0 / scale)
+    return (replace(both, controls=(*both.controls, alone)),)
 
 
 def _is_an_edge(evidence: Evidence, goal: Goal) -> bool:
@@ -149,9 +161,7 @@ def _is_offset(part: BatchPart) -> bool:
 
 def unscaled_targets(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     """DATA509: the numbers to be predicted are far from unit scale: the errors, and the gradients, are as large."""
-    targets = [(scale_of(part), part) for part in evidence.batch if part.role is Role.TARGET]
-    far = [(scale, part) for scale, part in targets if not part.is_integral or scale >= HOPELESS]  # no class indices
-    scale, part = max(far, key=lambda pair: pair[0], default=(0.0, None))
+    scale, part = _far_targets(evidence)
     if part is None or scale < FAR_FROM_UNIT:
         return None
     because = (f"{part.failed.name or part.role.value} has {_moments(part)}",)
@@ -161,6 +171,13 @@ def unscaled_targets(evidence: Evidence, goal: Goal) -> Hypothesis | None:
     # Within the steps of a trial even scaled targets may stay out of reach of a small rate.
     hopeless = goal.kind is Kind.STALL and scale >= HOPELESS
     return Hypothesis(code="DATA509", score=score, because=because, experiments=experiments, observed=hopeless)
+
+
+def _far_targets(evidence: Evidence) -> tuple[float, BatchPart | None]:
+    """The targets that are farthest from unit scale."""
+    targets = [(scale_of(part), part) for part in evidence.batch if part.role is Role.TARGET]
+    far = [(scale, part) for scale, part in targets if not part.is_integral or scale >= HOPELESS]  # no class indices
+    return max(far, key=lambda pair: pair[0], default=(0.0, None))
 
 
 def _scaled(evidence: Evidence, goal: Goal, **changes: object) -> tuple[Experiment, ...]:
