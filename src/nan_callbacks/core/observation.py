@@ -58,7 +58,8 @@ class StepObservation:
     @property
     def grown_norm(self) -> float | None:
         """The parameter norm as growth is read from it: what began smaller than usual has grown from the usual."""
-        return None if self.param_norm is None else max(self.param_norm, self.least_norm)
+        norm = self.param_norm
+        return norm if norm is None or not math.isfinite(norm) else max(norm, self.least_norm)
 
     @property
     def loss_is_finite(self) -> bool:
