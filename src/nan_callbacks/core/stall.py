@@ -90,7 +90,7 @@ class StallWatch:
             self._first.append(seen.loss)
         self._last.append(seen.loss)
         self._rates.append(max(seen.learning_rates, default=0.0))
-        if seen.step + 1 < AFTER or (self._rate_is_rising() and seen.step < PATIENCE):
+        if seen.step + 1 < AFTER or (is_rising(self._rates) and seen.step < PATIENCE):
             return None
         self._done = True
         if not self._stands_still():
@@ -101,9 +101,6 @@ class StallWatch:
     def finish(self) -> None:
         """There is nothing to look into any more."""
         self._done = True
-
-    def _rate_is_rising(self) -> bool:
-        return self._rates[-1] > RISING * self._rates[0]
 
     def _stands_still(self) -> bool:
         if self._counted < 2 * WINDOW:
@@ -123,6 +120,15 @@ class StallWatch:
             value=value,
             detail=detail,
         )
+
+
+def is_rising(rates: Sequence[float]) -> bool:
+    """Whether learning rates rise, as in a warm-up.
+
+    Args:
+        rates: Those of a window, oldest first.
+    """
+    return rates[-1] > RISING * rates[0]
 
 
 def _is_level(first: Sequence[float], last: Sequence[float], least: float) -> bool:

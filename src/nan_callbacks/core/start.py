@@ -5,26 +5,19 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass
+from itertools import islice
 from statistics import fmean
 from typing import Any
 
 from nan_callbacks.core.finding import Action, Finding, Severity
 from nan_callbacks.core.observation import StepObservation
-
-FIRST = 8
-"""Steps of which the first batch that is seen may be the last: steps by hand are several to a batch."""
+from nan_callbacks.core.stall import AFTER, FIRST, is_rising
 
 WINDOW = 32
 """Accepted steps whose mean loss is a level."""
 
-AFTER = 200
-"""Steps after which a run is asked about, as for a run that stands still."""
-
 PATIENCE = 400
 """Steps up to which a learning rate that is still rising is waited for, and the first weights are kept."""
-
-RISING = 1.02
-"""Growth of the rate over 64 steps that counts as rising: a warm-up of some thousand steps."""
 
 LEARNT = 0.4
 """Level over the first loss below which a run has learnt something. Dead units leave some nets half of what they could
@@ -114,7 +107,7 @@ class StartWatch:
             self.close()
             return None
         steps = seen.step + 1 - self._since
-        if steps < AFTER or len(self._losses) < 4 * WINDOW or (self._rate_is_rising() and steps < PATIENCE):
+        if steps < AFTER or len(self._losses) < 4 * WINDOW or (is_rising(self._rates) and steps < PATIENCE):
             return None
         return self._look(seen)
 
@@ -190,7 +183,4 @@ class StartWatch:
         return len(self._losses) >= WINDOW and self._level() < LEARNT * (self._first or 0.0)
 
     def _level(self) -> float:
-        return fmean(list(self._losses)[-WINDOW:])
-
-    def _rate_is_rising(self) -> bool:
-        return self._rates[-1] > RISING * self._rates[0]
+        return fmean(islice(reversed(self._losses), WINDOW))

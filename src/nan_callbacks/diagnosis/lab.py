@@ -7,10 +7,13 @@ parameters, optimizer, buffers, random streams, metrics, logs and the order of t
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from nan_callbacks.diagnosis.origin import ReplayResult
+
+Batch = TypeVar("Batch")
 
 FEWEST_TIME_STEPS = 16
 """Length of axis 1 from which it may be time."""
@@ -86,6 +89,23 @@ class Variation:
     """Operands of the origin's operation are kept this far (absolutely) from the edge of its domain:
     ``log(max(x, nudge))``, ``sqrt(max(x, nudge))``, a divisor of at least this magnitude. Only asked of labs whose
     ``can_nudge`` is True."""
+
+    def line_up(self, failed: Batch, recent: Sequence[Batch]) -> tuple[list[Batch], list[Batch]] | None:
+        """What is trained on, in turn, and what is held out; None if that takes a recent batch and none was kept.
+
+        Args:
+            failed: The batch that failed, or what is left of it.
+            recent: Recent accepted batches, oldest first.
+        """
+        if self.held_out is not None:
+            known = [*recent, failed]
+            used, held = ([known[place] for place in places] for places in self.held_out.places(len(known)))
+            return ([used[step % len(used)] for step in range(self.steps)], held) if used else None
+        if (self.other_batch or self.then_other) and not recent:
+            return None
+        last = recent[-1] if self.other_batch else failed
+        earlier = [recent[index % len(recent)] if recent else last for index in range(max(self.steps - 1, 0))]
+        return [*earlier, last, *(recent[-1:] if self.then_other else [])], []
 
     def describe(self) -> str:
         """In words, such as ``the learning rate × 0.1, 12 steps from the last good state``."""

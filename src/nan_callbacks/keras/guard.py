@@ -342,6 +342,7 @@ class NaNGuard(GuardShell, keras.callbacks.Callback):
         if self._session is None:
             self._session = GuardSession(model, backend, self._monitor, self._journal, self._desk)
         self._session.backend = backend
+        backend.memory = self.config.snapshot_memory
         unobserved = self._surroundings is not None and self._surroundings.unobserved
         self._function = OwnedTrainFunction(model, backend, self, unobserved=unobserved)
         self._function.install()

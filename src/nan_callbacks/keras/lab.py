@@ -253,21 +253,12 @@ class KerasLab:
 
     def _batches(self, variation: Variation) -> tuple[list[Any], list[Any]]:
         """What is trained on, in turn, and what is held out."""
-        failed, recent = self._failed(variation), self.recent_batches
-        if variation.held_out is not None:
-            known = [*recent, failed]
-            used, held = ([known[i] for i in places] for places in variation.held_out.places(len(known)))
-            if not used:
-                raise Unsupported("no recent batch was kept")
-            return [used[step % len(used)] for step in range(variation.steps)], held
-        if (variation.other_batch or variation.then_other) and not recent:
+        lined_up = variation.line_up(self._failed(variation), self.recent_batches)
+        if lined_up is None:
             raise Unsupported("no recent batch was kept")
-        if variation.other_batch:
-            failed = recent[-1]
-        earlier = [recent[index % len(recent)] if recent else failed for index in range(max(variation.steps - 1, 0))]
+        used, held = lined_up
         self._check(variation)
-        after = recent[-1:] if variation.then_other else []
-        return [self._changed(batch, variation) for batch in [*earlier, failed, *after]], []
+        return [self._changed(batch, variation) for batch in used], held
 
     def _failed(self, variation: Variation) -> Any:
         if variation.only_rows is None and not variation.without_rows:

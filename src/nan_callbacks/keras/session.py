@@ -288,7 +288,6 @@ class GuardSession:
 
     def _take_snapshot(self) -> None:
         if self.check_parameters():
-            self.backend.memory = self.monitor.config.snapshot_memory
             self.backend.capture(self.monitor.snapshot_slot(), self.epoch)
             for slot in self.backend.slots.keys() - self.monitor.ledger.slots():
                 del self.backend.slots[slot]

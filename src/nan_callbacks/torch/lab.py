@@ -306,21 +306,12 @@ class TorchLab:
 
     def _windows(self, variation: Variation) -> tuple[list[Window], list[Window]]:
         """What is trained on, in turn, and what is held out."""
-        failed, recent = self._failed_window(variation), list(self.bench.recent)
-        if variation.held_out is not None:
-            known = [*recent, failed]
-            used, held = ([known[i] for i in places] for places in variation.held_out.places(len(known)))
-            if not used:
-                raise Unsupported("no recent batch was kept")
-            return [used[step % len(used)] for step in range(variation.steps)], held
-        if (variation.other_batch or variation.then_other) and not recent:
+        lined_up = variation.line_up(self._failed_window(variation), self.bench.recent)
+        if lined_up is None:
             raise Unsupported("no recent batch was kept")
-        if variation.other_batch:
-            failed = recent[-1]
-        earlier = [recent[index % len(recent)] if recent else failed for index in range(max(variation.steps - 1, 0))]
+        used, held = lined_up
         self._check(variation)
-        after = recent[-1:] if variation.then_other else []
-        return [self._changed(window, variation) for window in [*earlier, failed, *after]], []
+        return [self._changed(window, variation) for window in used], held
 
     def _failed_window(self, variation: Variation) -> Window:
         if variation.only_rows is None and not variation.without_rows:
